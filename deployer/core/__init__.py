@@ -1,0 +1,1 @@
+"""Plain data and protocols that everything else speaks. Standard library only."""

@@ -1,0 +1,267 @@
+"""What the project's files say, after checking: the stack, the inventory and the app's manifest.
+
+Made by project/ from YAML; frozen, complete, with defaults filled in. Values that came from the environment
+are in fields that do not show in a repr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deployer.core.machine import Deployment, Size
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A person who may change the stack. age: an age recipient, or an SSH public key that age accepts."""
+
+    name: str
+    ssh_key: str
+    age: str
+
+
+@dataclass(frozen=True)
+class MailPolicy:
+    """sender: address of the app's mail; postmaster: where bounces and postmaster's mail go ("" = a local mailbox)."""
+
+    sender: str
+    postmaster: str = ""
+    dkim_selector: str = "deploy1"
+    # bytes
+    message_size: int = 25 << 20
+
+
+@dataclass(frozen=True)
+class SmsPolicy:
+    """Bounds against SMS pumping. countries: ISO codes; empty means every country.
+
+    The caps count messages a day (UTC); prefix_digits says how many digits make a prefix.
+    """
+
+    sender: str = ""
+    countries: tuple[str, ...] = ()
+    per_number: int = 10
+    per_prefix: int = 100
+    per_day: int = 1000
+    prefix_digits: int = 7
+    callback_hosts: tuple[str, ...] = ()
+    # days that delivery reports are kept
+    keep_reports: int = 30
+
+
+@dataclass(frozen=True)
+class Stack:
+    name: str
+    domain: str
+    app: str
+    operators: tuple[Operator, ...]
+    mail: MailPolicy
+    sms: SmsPolicy
+    # Size wished for each role.
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    # Settings that the app's manifest offers, such as {"registration": "open"}.
+    settings: Mapping[str, object] = field(default_factory=dict)
+    # Local time window in which upgrades may restart services: "HH:MM".
+    upgrade_window: str = "04:00"
+    timezone: str = "Etc/UTC"
+
+
+@dataclass(frozen=True)
+class MachineEntry:
+    """One line of `machines:`. options is what the provider alone understands (address, type, host_key ...)."""
+
+    name: str
+    roles: tuple[str, ...]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Smarthost:
+    name: str
+    host: str
+    port: int = 587
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """An SMPP account. tls: SMPP over TLS. sender overrides the stack's."""
+
+    name: str
+    host: str
+    port: int
+    system_id: str
+    password: str = field(repr=False)
+    tls: bool = False
+    system_type: str = ""
+    sender: str = ""
+    # Kannel's msg-id-type: how the carrier writes ids (0x00 same, 0x01 hex in the response, 0x02 hex in reports, ...)
+    msg_id_type: int = 0
+
+
+@dataclass(frozen=True)
+class Acme:
+    """Directories to get certificates from, in order of preference. Empty: our own CA signs."""
+
+    directories: tuple[str, ...] = ()
+    email: str = ""
+    # PEM file of a CA that the directory itself is signed by (tests, a private CA).
+    trusted_ca: str = ""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    name: str
+    provider: str
+    machines: tuple[MachineEntry, ...]
+    # What the provider alone understands (region, bridge ...), checked by its own `Options`.
+    options: Mapping[str, object] = field(default_factory=dict)
+    # Mail and SMS land in a store on the machine instead of leaving.
+    catch: bool = False
+    acme: Acme = Acme()
+    smarthosts: tuple[Smarthost, ...] = ()
+    carriers: tuple[Carrier, ...] = ()
+
+
+# --- the app's manifest (templates/apps/APP/app.yaml) ---
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A set of packages installed together into one folder of the release.
+
+    kind: "python" or "node"; lock: file in the app's folder with pinned, hashed packages
+    (a pip requirements file, or package-lock.json with its package.json beside it).
+    packages: Debian packages that it needs on the machine.
+    """
+
+    name: str
+    kind: str
+    lock: str
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Process:
+    """A long-running process, run by systemd as the app's user.
+
+    command, environment: may use {release} {config} {data} {port}, and {runtime} for the folder of `runtime`.
+    ready: URL on loopback that answers 2xx once it serves.
+    """
+
+    name: str
+    runtime: str
+    command: str
+    port: int = 0
+    ready: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    # seconds that starting may take
+    start_timeout: int = 60
+
+
+@dataclass(frozen=True)
+class AppFile:
+    """A template of the app's folder, written below the app's configuration folder."""
+
+    template: str
+    path: str
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class AppStep:
+    """A command run as the app's user: a migration, or making the first admin.
+
+    stdin: template whose text goes to its standard input, for what must not be an argument.
+    creates: file below data that marks it as done (written by us), so it runs once a version.
+    """
+
+    name: str
+    runtime: str
+    command: str
+    stdin: str = ""
+    reversible: bool = True
+
+
+@dataclass(frozen=True)
+class AppData:
+    """Data of the app. path: below the app's data folder. kind: "files" or "sqlite". days: bound on age where it may be thinned."""
+
+    name: str
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """Requests for host (a template over `domain`) and path go to process; `respond` answers with a text instead."""
+
+    host: str
+    path: str
+    process: str = ""
+    respond: str = ""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AppSecret:
+    name: str
+    kind: str = "password"
+
+
+@dataclass(frozen=True)
+class AppProbe:
+    """A bash script on the machine that reads something which is in the database. Values as in Process.command."""
+
+    name: str
+    script: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An app, as its folder templates/apps/APP describes it."""
+
+    name: str
+    version: str
+    folder: Path
+    runtimes: tuple[Runtime, ...]
+    processes: tuple[Process, ...]
+    files: tuple[AppFile, ...]
+    routes: tuple[Route, ...]
+    probes: tuple[AppProbe, ...]
+    databases: tuple[str, ...] = ()
+    cache: bool = False
+    mail: bool = False
+    sms: bool = False
+    data: tuple[AppData, ...] = ()
+    secrets: tuple[AppSecret, ...] = ()
+    migrations: tuple[AppStep, ...] = ()
+    admin: AppStep | None = None
+    admin_name: str = "admin"
+    # Two releases may serve at the same time from one database.
+    overlap: bool = False
+    # What the operator may set under `settings:` in stack.yaml, with defaults.
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything that was read from one project folder for one inventory."""
+
+    root: Path
+    stack: Stack
+    inventory: Inventory
+    app: Manifest
+
+    @property
+    def deployment(self) -> Deployment:
+        return Deployment(self.stack.name, self.inventory.name)
+
+    @property
+    def state_dir(self) -> Path:
+        """A cache on the operator's computer that may be lost."""
+        return self.root / ".deploy" / self.inventory.name

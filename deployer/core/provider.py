@@ -1,0 +1,72 @@
+"""The protocol between us and a vendor of machines.
+
+Write these five methods and a vendor is supported; comparing, planning, the journal, waiting and the
+readiness of SSH are written once, in flow/provision.py. docs/writing-a-provider.md walks through one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from deployer.core.machine import Deployment, Machine, MachineSpec
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A machine type that can be had in the inventory's region."""
+
+    name: str
+    cores: int
+    # GiB
+    memory: float
+    disk: int
+    # A month, in `currency`; 0 where the machine is the operator's own.
+    price: float
+    currency: str = "EUR"
+
+
+class Provider(Protocol):
+    """One vendor's machines. Instances are made by `make(options)` of the vendor's module."""
+
+    name: str
+
+    def check(self) -> None:
+        """See that credentials, quota and region are good. Changes nothing.
+
+        Raises CredentialError, QuotaError, or DeployError with what is missing.
+        """
+
+    def list_machines(self, deployment: Deployment) -> Sequence[Machine]:
+        """All machines that carry the deployment's labels, in any state."""
+
+    def create_machine(self, deployment: Deployment, spec: MachineSpec) -> Machine:
+        """Make it and return as soon as the vendor has an id; flow waits for SSH.
+
+        Safe to repeat for the same name: a second call returns the same machine (started if stopped).
+        """
+
+    def delete_machine(self, machine: Machine) -> None:
+        """Delete it with all that create_machine made for it. A missing one is no error."""
+
+    def offers(self) -> Sequence[Offer]:
+        """Machine types of the region, cheapest first."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A provider that needs something on the operator's computer first (packages, a bridge)."""
+
+    def missing(self) -> Sequence[str]:
+        """What would have to be installed here, in words for the operator; empty when nothing is."""
+
+    def prepare(self) -> None:
+        """Install it. Called after the operator has been told what `missing` returned."""
+
+
+@runtime_checkable
+class ReverseDns(Protocol):
+    """A provider that can set the name an address answers with."""
+
+    def set_reverse_dns(self, machine: Machine, name: str) -> None: ...
