@@ -1,0 +1,251 @@
+"""Phases: pyinfra's State, used once for each (stage, component).
+
+pyinfra prepares everything before it runs anything, orders hosts by index and lets a State run once. So a
+phase adds its operations, runs them, stops if any machine failed, and resets the State. Only this file
+touches those internals; tests/engine pins what it relies on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+from pyinfra.api import BaseStateCallback, State, StringCommand, operation
+from pyinfra.api.host import Host
+from pyinfra.api.operation import OperationMeta, add_op
+from pyinfra.api.operations import run_ops
+
+from deployer.engine.hosts import EngineError, Hosts
+from deployer.ops.script import script
+
+# Seconds a component may take from started to green.
+SETTLE = 60.0
+
+
+class Phases:
+    def __init__(self, hosts: Hosts, event: Callable[..., None]) -> None:
+        self._hosts = hosts
+        self._event = event
+
+    def apply(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run request["phases"] in order. Returns {"failed": null} or the first failure:
+        {"machine", "phase", "step", "why", "detail"}; phases after it did not run."""
+        for phase in request["phases"]:
+            failure = self._phase(phase)
+            if failure:
+                return {"failed": failure}
+        return {"failed": None}
+
+    def _phase(self, phase: dict[str, Any]) -> dict[str, Any] | None:
+        started = time.monotonic()
+        self._event(kind="stage", text=phase["name"], status="start", data={"machines": sorted(phase["hosts"])})
+        failure = self._operations(phase) or self._settle(phase)
+        self._event(
+            kind="stage",
+            text=phase["name"],
+            status="failed" if failure else "ok",
+            seconds=round(time.monotonic() - started, 2),
+        )
+        return failure
+
+    # --- operations ---
+
+    def _operations(self, phase: dict[str, Any]) -> dict[str, Any] | None:
+        state = self._hosts.state
+        assert state is not None
+        added: list[tuple[Host, dict[str, Any], OperationMeta]] = []
+        narrator = _Narrator(self._event)
+        state.callback_handlers[:] = [narrator]
+        for name, operations in phase["hosts"].items():
+            host = self._hosts.host(name)
+            for entry in operations:
+                function = _find(entry["operation"])
+                if "step" in entry:
+                    function = _step(function, entry["step"], host)
+                # Named: pyinfra logs the arguments of an operation without a name.
+                meta = add_op(
+                    state, function, host=host, name=entry["name"], _timeout=entry["timeout"], **entry["args"]
+                )[host]
+                added.append((host, entry, meta))
+        try:
+            # no_wait: each machine goes through the phase at its own pace; the phase itself is the barrier.
+            _quietly(lambda: run_ops(state, no_wait=True))
+        finally:
+            _reset(state)
+        for host, entry, meta in added:
+            if meta.is_complete() and meta.did_succeed():
+                continue
+            output = meta.combined_output if meta.is_complete() else None
+            why = "the command failed" if meta.is_complete() else "it did not run, or the connection broke"
+            return {
+                "machine": host.name,
+                "phase": phase["name"],
+                "step": entry["name"],
+                "why": narrator.reasons.get(host.name, why),
+                "detail": "\n".join(output.output_lines[-25:]) if output else "",
+                "journal": self._journal(host.name, phase),
+            }
+        return None
+
+    # --- green, then remembered ---
+
+    def _settle(self, phase: dict[str, Any]) -> dict[str, Any] | None:
+        """Wait until the probes of the phase are green, then write the applied digests."""
+        jobs = {
+            name: gevent.spawn(self._settle_one, name, phase, probes) for name, probes in phase.get("probes", {}).items()
+        }
+        gevent.joinall(list(jobs.values()))
+        for job in jobs.values():
+            if job.value:
+                return dict(job.value)
+        for name, digests in phase.get("applied", {}).items():
+            self._hosts.execute(name, "python3 -c " + shlex.quote(_WRITE), json.dumps(digests).encode(), 20)
+        return None
+
+    def _settle_one(self, name: str, phase: dict[str, Any], probes: dict[str, Any]) -> dict[str, Any] | None:
+        deadline = time.monotonic() + SETTLE
+        while probes:
+            try:
+                found = self._hosts.remote(name, "observe", {"probes": probes}, 60)["probes"]
+            except EngineError as error:
+                found = {key: {"ok": False, "detail": error.why} for key in probes}
+            red = {key: result for key, result in found.items() if not result["ok"]}
+            if not red:
+                break
+            if time.monotonic() > deadline:
+                key, result = next(iter(red.items()))
+                return {
+                    "machine": name,
+                    "phase": phase["name"],
+                    "step": f"probe {key}",
+                    "why": f"not green {SETTLE:g} s after it was started: {result['detail'] or 'no answer'}",
+                    "detail": "",
+                    "journal": self._journal(name, phase),
+                }
+            gevent.sleep(0.3)
+        return None
+
+    def _journal(self, name: str, phase: dict[str, Any]) -> str:
+        """The last lines that the phase's services wrote, and the state of those that are not active."""
+        units = phase.get("journal", {}).get(name, [])
+        if not units:
+            return ""
+        listed = " ".join(shlex.quote(unit) for unit in units)
+        command = f"systemctl list-units --no-legend --plain --state=failed,activating -- {listed}; " + "journalctl --no-pager -o short -n 15 " + " ".join(
+            "-u " + shlex.quote(unit) for unit in units
+        )
+        try:
+            return self._hosts.execute(name, command, b"", 15)[1]
+        except EngineError as error:
+            return f"(its journal cannot be read: {error.why})"
+
+
+_WRITE = """
+import json, os, sys
+os.makedirs("/var/lib/deploy/applied", exist_ok=True)
+for name, digests in json.load(sys.stdin).items():
+    path = "/var/lib/deploy/applied/" + name
+    with open(path + ".new", "w") as file:
+        json.dump(digests, file); file.flush(); os.fsync(file.fileno())
+    os.replace(path + ".new", path)
+"""
+
+
+def _find(name: str) -> Any:
+    """ "tree.placed" is deployer.ops.tree.placed; "database/role" is deployer.components.database.operations.role."""
+    if "/" in name:
+        component, function = name.split("/")
+        return getattr(importlib.import_module(f"deployer.components.{component}.operations"), function)
+    module, function = name.split(".")
+    return getattr(importlib.import_module(f"deployer.ops.{module}"), function)
+
+
+def _step(function: Any, step: dict[str, Any], host: Host) -> Any:
+    """The operation, skipped when its check passes and it was done with the same arguments, and marked when done.
+
+    The check runs now, after files were written, not only when the plan was made.
+    """
+    path = f"/var/lib/deploy/steps/{step['key']}"
+
+    @operation()
+    def checked(**arguments: Any) -> Iterator[StringCommand]:
+        probe = StringCommand(
+            f'test "$(cat {shlex.quote(path)} 2>/dev/null)" = {shlex.quote(_marker(step["digest"]))} && bash -s'
+        )
+        done, _ = host.run_shell_command(probe, _stdin=step["check"], _timeout=60)
+        if done:
+            return
+        yield from function._inner(**arguments)
+        yield script(
+            f"mkdir -p $(dirname {shlex.quote(path)})\n"
+            f"printf %s {shlex.quote(_marker(step['digest']))} > {shlex.quote(path)}.new\n"
+            f"mv {shlex.quote(path)}.new {shlex.quote(path)}"
+        )
+
+    return checked
+
+
+def _marker(digest: str) -> str:
+    return json.dumps({"digest": digest})
+
+
+def _reset(state: State) -> None:
+    """Make the State usable again, keeping its connections."""
+    for host in state.inventory:
+        host.op_hash_order.clear()
+        state.ops[host] = {}
+        host.executing_op_hash = host.nested_executing_op_hash = None
+        host.in_op = False
+    state.op_meta.clear()
+    state.is_executing = False
+
+
+def _quietly(work: Callable[[], None]) -> None:
+    """Failures of single greenlets are read from the operations' results, not from tracebacks on the terminal."""
+    hub = gevent.get_hub()
+    kept, hub.print_exception = hub.print_exception, lambda *arguments, **named: None
+    try:
+        work()
+    finally:
+        hub.print_exception = kept
+
+
+class _Narrator(BaseStateCallback):
+    """Turns pyinfra's callbacks into events."""
+
+    def __init__(self, event: Callable[..., None]) -> None:
+        self._event = event
+        self._started: dict[tuple[str, str], float] = {}
+        self.reasons: dict[str, str] = {}
+
+    @staticmethod
+    def _name(state: State, op_hash: str) -> str:
+        return ", ".join(sorted(state.get_op_meta(op_hash).names))
+
+    def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:
+        self._started[host.name, op_hash] = time.monotonic()
+        if op_hash in state.ops[host]:
+            self._event(kind="step", text=self._name(state, op_hash), machine=host.name, status="start")
+
+    def operation_host_success(self, state: State, host: Host, op_hash: str, retry_count: int = 0) -> None:
+        self._done(state, host, op_hash, "ok")
+
+    def operation_host_error(
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        self._done(state, host, op_hash, "failed")
+
+    def _done(self, state: State, host: Host, op_hash: str, status: str) -> None:
+        seconds = time.monotonic() - self._started.get((host.name, op_hash), time.monotonic())
+        self._event(
+            kind="step",
+            text=self._name(state, op_hash),
+            machine=host.name,
+            status=status,
+            seconds=round(seconds, 2),
+        )

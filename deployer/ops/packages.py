@@ -1,0 +1,32 @@
+"""Debian packages, all of a machine in one transaction."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from pyinfra.api import StringCommand, operation
+
+from deployer.ops.script import script
+
+# Seconds to wait for another apt (an unattended upgrade, or ours that outlived a killed run).
+LOCK = 300
+
+
+@operation()
+def installed(names: Sequence[str]) -> Iterator[StringCommand]:
+    """Install `names` without starting their services: policy-rc.d refuses while DEPLOY_INSTALLING is set.
+
+    Finishes an interrupted dpkg first. The lists are fetched when they are older than a day, and once more
+    when an installation fails, since mirrors drop old versions.
+    """
+    wanted = " ".join(shlex.quote(name) for name in names)
+    yield script(f"""
+export DEBIAN_FRONTEND=noninteractive DEPLOY_INSTALLING=1 LC_ALL=C.UTF-8
+get() {{ apt-get -q -y -o DPkg::Lock::Timeout={LOCK} -o Dpkg::Use-Pty=0 "$@"; }}
+update() {{ get -o APT::Update::Error-Mode=any update >/tmp/deploy-apt.log 2>&1 || {{ cat /tmp/deploy-apt.log; return 1; }}; }}
+install() {{ get --no-install-recommends -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io install {wanted}; }}
+dpkg --configure -a --force-confold
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -1440 -print -quit)" ]; then update; fi
+install || {{ update; install; }}
+""")
