@@ -61,12 +61,15 @@ class Unit:
     reload:   it can reload (else a change of a "reload" file restarts it)
     resident: it stays active; False for what a timer starts, which is only installed
     wanted:   False for a unit that must be stopped and disabled (what a package starts and we do not use)
+    managed_by_step: the flow enables it and sees that it is active, but never starts or restarts it:
+              a step of stage "activate" does (an app's switch, which knows when the old one must go first)
     """
 
     name: str
     reload: bool = False
     resident: bool = True
     wanted: bool = True
+    managed_by_step: bool = False
 
 
 @dataclass(frozen=True)

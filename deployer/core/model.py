@@ -127,6 +127,11 @@ class Inventory:
 
 
 # --- the app's manifest (templates/apps/APP/app.yaml) ---
+#
+# Commands, environments and probe scripts may hold these placeholders, and no other brace is touched:
+#   {release} {config} {data} {runtime} {port}   the folder in use, its folders, the folder of the process's
+#                                                 own runtime, its own port
+#   {runtime:NAME} {port:NAME}                    of another runtime or process
 
 
 @dataclass(frozen=True)
@@ -148,8 +153,9 @@ class Runtime:
 class Process:
     """A long-running process, run by systemd as the app's user.
 
-    command, environment: may use {release} {config} {data} {port}, and {runtime} for the folder of `runtime`.
-    ready: URL on loopback that answers 2xx once it serves.
+    command: what runs, without a shell; prepare: commands that run before each start, in order.
+    environment_file: an AppFile's path (KEY=VALUE lines), for what must not be seen in the unit.
+    ready: URL on loopback that answers 2xx once it serves; "" is ready when it stays active.
     """
 
     name: str
@@ -160,6 +166,8 @@ class Process:
     environment: Mapping[str, str] = field(default_factory=dict)
     # seconds that starting may take
     start_timeout: int = 60
+    prepare: tuple[str, ...] = ()
+    environment_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,10 +181,11 @@ class AppFile:
 
 @dataclass(frozen=True)
 class AppStep:
-    """A command run as the app's user: a migration, or making the first admin.
+    """A command run as the app's user: a migration (once a release), or making the first admin (once).
 
-    stdin: template whose text goes to its standard input, for what must not be an argument.
-    creates: file below data that marks it as done (written by us), so it runs once a version.
+    The command must do no harm when it runs twice. `stdin`: template whose text goes to its standard
+    input, for what must not be an argument. reversible: an older release still works after it.
+    timeout: seconds.
     """
 
     name: str
@@ -184,11 +193,14 @@ class AppStep:
     command: str
     stdin: str = ""
     reversible: bool = True
+    environment: Mapping[str, str] = field(default_factory=dict)
+    environment_file: str = ""
+    timeout: int = 600
 
 
 @dataclass(frozen=True)
 class AppData:
-    """Data of the app. path: below the app's data folder. kind: "files" or "sqlite". days: bound on age where it may be thinned."""
+    """Data of the app. path: below the app's data folder. kind: "files" or "sqlite"."""
 
     name: str
     kind: str
@@ -215,10 +227,14 @@ class AppSecret:
 
 @dataclass(frozen=True)
 class AppProbe:
-    """A bash script on the machine that reads something which is in the database. Values as in Process.command."""
+    """A bash script on the machine that reads something which is in the database.
+
+    process: whose journal explains a red probe; the first one when it is empty.
+    """
 
     name: str
     script: str
+    process: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,6 +250,8 @@ class Manifest:
     routes: tuple[Route, ...]
     probes: tuple[AppProbe, ...]
     databases: tuple[str, ...] = ()
+    # PostgreSQL's builtin provider: "C.UTF-8" (letters of all languages) or "C" (bytes; some apps insist).
+    database_locale: str = "C.UTF-8"
     cache: bool = False
     mail: bool = False
     sms: bool = False
