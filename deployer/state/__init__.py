@@ -1,0 +1,1 @@
+"""What the operator's computer remembers: a cache that can be lost, and receipts."""
