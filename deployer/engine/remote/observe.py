@@ -119,9 +119,8 @@ def lease(wanted):
         existing, now = read_json(path), time.time()
         verdict = rule["decide"](existing, wanted["lease"], now, wanted["ours"])
         if verdict["granted"] and wanted["do"] == "take":
-            entry = dict(wanted["lease"], taken=now, expires=now + wanted["seconds"])
             with open(path + ".new", "w") as file:
-                json.dump(entry, file)
+                json.dump(verdict["lease"], file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(path + ".new", path)

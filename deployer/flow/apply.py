@@ -1,0 +1,144 @@
+"""From differences to the engine's phases. Pure: the phases are data, and are tested as such."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployer.core.component import ComponentSpec, Step
+from deployer.core.plan import Change
+from deployer.flow.diff import managed, restart_needed, step_digest
+from deployer.flow.observe import Found, step_key
+from deployer.flow.wanted import Rendered, Wanted
+
+Operation = dict[str, Any]
+
+
+def phases(machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]]) -> list[dict[str, Any]]:
+    """All phases for machines that have changes: settings for apt, packages and users, the tree and the steps that
+    need no running service, then each component in the order of activation."""
+    changed = {name: entry for name, entry in machines.items() if entry[2]}
+    result = [
+        _phase("settings for the package manager", changed, _early),
+        _phase("packages and users", changed, _install),
+        _phase("files", changed, _files),
+        _phase("configure", changed, lambda wanted, found, changes: _steps(wanted, found, changes, "configure")),
+    ]
+    order = list(dict.fromkeys(spec.name for wanted, _, _ in changed.values() for spec in _ordered(wanted)))
+    result += [_activation(component, changed) for component in order]
+    return [phase for phase in result if phase["hosts"] or phase.get("applied")]
+
+
+def _ordered(wanted: Wanted) -> Sequence[ComponentSpec]:
+    return wanted.specs
+
+
+def _phase(name: str, machines: Mapping[str, Any], make: Any) -> dict[str, Any]:
+    hosts = {machine: made for machine, entry in machines.items() if (made := make(*entry))}
+    return {"name": name, "hosts": hosts}
+
+
+def _operation(operation: str, name: str, args: Mapping[str, object], timeout: int = 120) -> Operation:
+    return {"operation": operation, "name": name, "args": dict(args), "timeout": timeout}
+
+
+def _tree(name: str, directories: list[Any], items: Sequence[Rendered], remove: list[str], known: Any) -> Operation:
+    files = [
+        [item.file.path, item.file.mode, item.file.owner, item.file.group, base64.b64encode(item.data).decode()]
+        for item in items
+    ]
+    args = {"directories": directories, "files": files, "remove": remove, "managed": known}
+    return _operation("tree.placed", name, args)
+
+
+def _early(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
+    paths = {change.name for change in changes if change.kind == "file"}
+    items = [item for path, item in wanted.files.items() if item.file.early and path in paths]
+    return [_tree("early settings", [], items, [], None)] if items else []
+
+
+def _install(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
+    operations = []
+    packages = [change.name for change in changes if change.kind == "package"]
+    if packages:
+        name = f"install {len(packages)} packages"
+        operations.append(_operation("packages.installed", name, {"names": list(dict.fromkeys(packages))}, 1800))
+    names = {change.name for change in changes if change.kind == "user"}
+    users = [
+        [user.name, user.home, list(user.groups)] for spec in wanted.specs for user in spec.users if user.name in names
+    ]
+    if users:
+        operations.append(_operation("users.present", "users", {"users": users}))
+    return operations
+
+
+def _files(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
+    directories = [
+        [directory.path, directory.mode, directory.owner, directory.group]
+        for path, (directory, _) in wanted.directories.items()
+        if any(change.kind == "directory" and change.name == path for change in changes)
+    ]
+    written = {change.name for change in changes if change.kind == "file" and change.action != "remove"}
+    items = [item for path, item in wanted.files.items() if path in written and not item.file.early]
+    remove = [change.name for change in changes if change.kind == "file" and change.action == "remove"]
+    known = managed(wanted)
+    if not (directories or items or remove) and known == dict(found.part("managed")):
+        return []
+    return [_tree(f"{len(items)} files", directories, items, remove, known)]
+
+
+def _steps(wanted: Wanted, found: Found, changes: Sequence[Change], stage: str) -> list[Operation]:
+    """Every step of the stage: each checks again by itself, now that files were written before it."""
+    return [operation for spec in wanted.specs for operation in _steps_of(spec, stage)]
+
+
+def _steps_of(spec: ComponentSpec, stage: str) -> list[Operation]:
+    return [_step(spec, step) for step in spec.steps if step.stage == stage]
+
+
+def _step(spec: ComponentSpec, step: Step) -> Operation:
+    made = _operation(f"{spec.name}/{step.operation}", f"{spec.name}: {step.name}", step.args, step.timeout)
+    made["step"] = {"key": step_key(spec, step.name), "check": step.check, "digest": step_digest(step)}
+    return made
+
+
+def _activation(component: str, machines: Mapping[str, Any]) -> dict[str, Any]:
+    phase: dict[str, Any] = {"name": f"start {component}", "hosts": {}, "probes": {}, "applied": {}, "journal": {}}
+    for machine, (wanted, found, changes) in machines.items():
+        spec = next((spec for spec in wanted.specs if spec.name == component), None)
+        if spec is None:
+            continue
+        operations = [*_units(spec, wanted, found, changes), *_steps_of(spec, "activate")]
+        touched = any(change.component == component for change in changes)
+        if not touched and not spec.steps:
+            continue
+        if operations:
+            phase["hosts"][machine] = operations
+        phase["journal"][machine] = [unit.name for unit in spec.units if unit.wanted]
+        phase["probes"][machine] = {
+            f"{component}/{probe.name}": [probe.args["script"], probe.timeout]
+            for probe in spec.probes
+            if not probe.outside and not probe.degrades
+        }
+        phase["applied"][machine] = {component: wanted.digests(spec)}
+    return phase
+
+
+def _units(spec: ComponentSpec, wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
+    need = restart_needed(wanted, spec, found)
+    mine = {change.name: change for change in changes if change.component == spec.name and change.kind == "unit"}
+    rerun = any(change.component == spec.name and change.kind in ("file", "package") for change in changes)
+    if not mine and not need and not rerun:
+        return []
+    free = [unit for unit in spec.units if unit.wanted and unit.resident and not unit.managed_by_step]
+    args = {
+        "stop": [unit.name for unit in spec.units if not unit.wanted and unit.name in mine],
+        "enable": [unit.name for unit in spec.units if unit.wanted and unit.name in mine],
+        # Restarting starts what is not active, so only what is not restarted has to be started.
+        "restart": [unit.name for unit in free if need == "restart"],
+        "start": [unit.name for unit in free if need != "restart" and unit.name in mine],
+        "reload": [unit.name for unit in free if need == "reload" and unit.name not in mine],
+    }
+    names = [*args["restart"], *args["start"], *args["reload"]]
+    return [_operation("units.converged", f"{spec.name}: units {' '.join(names) or 'off'}", args, 180)]

@@ -1,0 +1,121 @@
+"""Machines: compare, plan, create, wait. Written once, for all providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from deployer.core.errors import DeployError
+from deployer.core.events import Event, Sink
+from deployer.core.machine import Machine, MachineSpec, Size
+from deployer.core.model import MachineEntry, Project
+from deployer.core.plan import Change
+from deployer.core.provider import Preparing, Provider
+from deployer.pki import public_ssh
+from deployer.state.journal import Journal, intention
+
+
+def machine_specs(project: Project, secrets: Mapping[str, str]) -> list[MachineSpec]:
+    """The machines that shall exist, in the inventory's order."""
+    keys = [public_ssh(secrets["ssh/deploy"]), *(operator.ssh_key for operator in project.stack.operators)]
+    return [
+        MachineSpec(
+            name=entry.name,
+            roles=entry.roles,
+            size=_size(project, entry),
+            ssh_keys=tuple(key for key in keys if key),
+            host_key=secrets[f"ssh/host/{entry.name}"],
+            host_key_public=public_ssh(secrets[f"ssh/host/{entry.name}"]),
+            options=entry.options,
+        )
+        for entry in project.inventory.machines
+    ]
+
+
+def _size(project: Project, entry: MachineEntry) -> Size:
+    """The sum of what the machine's roles wish for."""
+    sizes = [project.stack.sizes[role] for role in entry.roles if role in project.stack.sizes]
+    return Size(
+        sum(size.cores for size in sizes), sum(size.memory for size in sizes), sum(size.disk for size in sizes)
+    )
+
+
+def roles(project: Project) -> dict[str, tuple[str, ...]]:
+    """role -> names of the machines that play it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in project.inventory.machines:
+        for role in entry.roles:
+            found[role] = (*found.get(role, ()), entry.name)
+    return found
+
+
+def missing(specs: Sequence[MachineSpec], existing: Mapping[str, Machine]) -> list[Change]:
+    """Machines to create or to start. A machine that exists and is not wanted is reported, never deleted."""
+    changes = []
+    for spec in specs:
+        machine = existing.get(spec.name)
+        wish = ", ".join(spec.roles)
+        if machine is None:
+            changes.append(Change(spec.name, "", "machine", spec.name, "create", wish))
+        elif machine.status in ("stopped", "failed"):
+            changes.append(Change(spec.name, "", "machine", spec.name, "start", machine.status))
+    return changes
+
+
+def unwanted(specs: Sequence[MachineSpec], existing: Mapping[str, Machine]) -> list[str]:
+    wanted = {spec.name for spec in specs}
+    return [name for name in existing if name not in wanted]
+
+
+def prepare(provider: Provider, sink: Sink) -> None:
+    """Install what the provider needs on this computer, after saying what."""
+    if isinstance(provider, Preparing) and (needs := list(provider.missing())):
+        sink(Event("notice", f"this computer needs, and gets now: {', '.join(needs)}"))
+        provider.prepare()
+
+
+def placeholder(spec: MachineSpec) -> Machine:
+    """Stands for a machine that does not exist yet, in a plan."""
+    return Machine(spec.name, "", "absent", "192.0.2.1", host_key_public=spec.host_key_public)
+
+
+def create(
+    provider: Provider,
+    project: Project,
+    specs: Sequence[MachineSpec],
+    existing: Mapping[str, Machine],
+    journal: Journal,
+    sink: Sink,
+) -> dict[str, Machine]:
+    """Make what is missing and start what is stopped. Returns every wanted machine by name.
+
+    The intent is on disk before each call and the id after it; names are deterministic and create_machine is safe to
+    repeat, so a run that was killed in between is continued by the next one.
+    """
+    todo = {change.name: change for change in missing(specs, existing)}
+    pending = {intent.name: intent for intent in journal.pending() if intent.call == "create_machine"}
+    found = {name: machine for name, machine in existing.items() if name not in todo}
+    for spec in specs:
+        if spec.name not in todo:
+            if spec.name in pending:
+                # It was made; only the note that says so is missing.
+                journal.done(pending[spec.name], id=existing[spec.name].id)
+            continue
+        sink(Event("machine", f"{todo[spec.name].action} machine", machine=spec.name, status="start"))
+        with intention(journal, "create_machine", spec.name) as result:
+            try:
+                machine = provider.create_machine(project.deployment, spec)
+            except DeployError as error:
+                error.machine = error.machine or spec.name
+                raise
+            result["id"] = machine.id
+        if spec.name in pending:
+            journal.done(pending[spec.name], id=machine.id)
+        found[spec.name] = machine
+        sink(Event("machine", f"machine at {machine.address}", machine=spec.name, status="ok"))
+    return {spec.name: pinned(found[spec.name], spec) for spec in specs}
+
+
+def pinned(machine: Machine, spec: MachineSpec) -> Machine:
+    """The machine with the host key that we gave it, where the provider does not name another."""
+    return machine if machine.host_key_public else replace(machine, host_key_public=spec.host_key_public)

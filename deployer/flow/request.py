@@ -1,0 +1,29 @@
+"""What the operator asked for, before any file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def agree(question: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Request:
+    """root: the project folder. provider: a name, meaning inventories/NAME.yaml; inventory_file: another file.
+    app: instead of the stack's. identity: age identity file. trust_first: accept an unknown host key once.
+    confirm: asked with a question before something is changed; False stops."""
+
+    root: Path
+    provider: str | None = None
+    inventory_file: Path | None = None
+    app: str | None = None
+    identity: Path | None = None
+    trust_first: bool = False
+    confirm: Callable[[str], bool] = agree
+    verbose: bool = False
+    # Show the engine's own warnings.
+    debug: bool = False

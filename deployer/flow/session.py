@@ -1,0 +1,195 @@
+"""One run over one deployment: project, secrets, machines, engine. Every verb that touches machines uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployer.core.component import ComponentSpec, Context
+from deployer.core.errors import DeployError, InputError, UnreachableError
+from deployer.core.events import Event, Sink
+from deployer.core.machine import Facts, Machine, MachineSpec
+from deployer.core.model import Project
+from deployer.core.provider import Provider
+from deployer.flow import provision, registry
+from deployer.flow.client import Engine
+from deployer.flow.masking import Mask
+from deployer.flow.request import Request
+from deployer.flow.wanted import Wanted, build
+
+# Seconds for SSH to answer: on a machine that should be up, and on one that was just made.
+SSH = 20
+SSH_NEW = 120
+
+
+@dataclass
+class Session:
+    """An opened project. `close()` ends the engine; use it as a context manager."""
+
+    request: Request
+    sink: Sink
+    engine: Engine
+    project: Project
+    secrets: Mapping[str, str]
+    provider: Provider
+    mask: Mask
+
+    @classmethod
+    def open(cls, request: Request, sink: Sink, *, make_secrets: bool) -> Session:
+        """Start the engine, then read the project while it imports.
+
+        make_secrets: make what the bundle lacks; False raises InputError when there is no bundle yet.
+        """
+        from deployer.flow.secrets import open_bundle
+        from deployer.project import load
+
+        mask = Mask()
+        masked = mask.sink(sink)
+        engine = Engine(masked, debug=request.debug)
+        try:
+            project = load(
+                request.root,
+                request.provider,
+                request.inventory_file,
+                request.app,
+                options=registry.provider_options,
+            )
+            secrets, notices = open_bundle(project, request, make=make_secrets)
+            mask.learn(secrets.values(), project)
+            for notice in notices:
+                masked(Event("notice", notice))
+            options = {**project.inventory.options, "trust_first": request.trust_first}
+            machines = [{"name": m.name, **m.options} for m in project.inventory.machines]
+            provider = registry.provider(project.inventory.provider, {**options, "machines": machines}, project.deployment)
+        except BaseException:
+            engine.close()
+            raise
+        return cls(request, masked, engine, project, secrets, provider, mask)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.engine.close()
+
+    # --- machines ---
+
+    def machine_specs(self) -> list[MachineSpec]:
+        return provision.machine_specs(self.project, self.secrets)
+
+    def existing(self) -> dict[str, Machine]:
+        """Machines that carry our label, with the host key that we know each by."""
+        specs = {spec.name: spec for spec in self.machine_specs()}
+        return {
+            machine.name: provision.pinned(machine, specs[machine.name]) if machine.name in specs else machine
+            for machine in self.provider.list_machines(self.project.deployment)
+        }
+
+    def running(self) -> dict[str, Machine]:
+        """The wanted machines that exist; raises DeployError when there is none."""
+        wanted = {spec.name for spec in self.machine_specs()}
+        found = {name: machine for name, machine in self.existing().items() if name in wanted}
+        if not found:
+            raise DeployError(
+                f"looking for {self.project.deployment}",
+                f"no machine of it exists at {self.project.inventory.provider}",
+                f"make it: deploy up --provider {self.project.inventory.name}",
+            )
+        return found
+
+    def connect(self, machines: Mapping[str, Machine], timeout: float) -> Future[Any]:
+        """Start connecting to all machines; give the future to `connected`."""
+        return self.engine.send(
+            "connect",
+            machines=[
+                {"name": m.name, "address": m.address, "port": m.ssh_port, "user": m.ssh_user}
+                for m in machines.values()
+            ],
+            known_hosts=str(self._known_hosts(machines)),
+            key=self.secrets["ssh/deploy"],
+            # On a machine that somebody else installed, the operator's own key opens the door the first time.
+            agent=self.project.inventory.provider == "ssh",
+            key_files=self._own_keys(),
+            timeout=timeout,
+        )
+
+    def _own_keys(self) -> list[str]:
+        if self.project.inventory.provider != "ssh":
+            return []
+        named = self.project.inventory.options.get("ssh_key")
+        paths = [Path(str(named)).expanduser()] if named else sorted(Path.home().glob(".ssh/id_*"))
+        return [str(path) for path in paths if path.is_file() and path.suffix != ".pub"]
+
+    def _known_hosts(self, machines: Mapping[str, Machine]) -> Path:
+        from deployer.state import known_hosts
+
+        return known_hosts.write(
+            self.project.state_dir, [(m.address, m.ssh_port, m.host_key_public) for m in machines.values()]
+        )
+
+    def connected(self, future: Future[Any], timeout: float) -> None:
+        """Wait for `connect`. Raises UnreachableError saying which machine failed and how."""
+        for name, failure in future.result(timeout + 30).items():
+            if failure:
+                raise _unreachable(name, failure, timeout)
+
+    def trusted_ca(self) -> str:
+        """PEM certificates that sign our public names, besides those that this computer trusts."""
+        from deployer.pki import split_pem
+
+        acme = self.project.inventory.acme
+        return acme.trusted_ca if acme.directories else split_pem(self.secrets["pki/ca"])[1]
+
+    # --- what is wanted ---
+
+    def context(self, machine: Machine, machines: Mapping[str, Machine], facts: Facts) -> Context:
+        return Context(self.project, machine, machines, provision.roles(self.project), self.secrets, facts)
+
+    def specs(self, machines: Mapping[str, Machine], facts: Mapping[str, Facts]) -> dict[str, list[ComponentSpec]]:
+        return {
+            name: registry.specs(self.context(machine, machines, facts.get(name, Facts())))
+            for name, machine in machines.items()
+        }
+
+    def wanted(self, specs: Mapping[str, list[ComponentSpec]]) -> dict[str, Wanted]:
+        return {name: build(name, specs[name], self.project.root) for name in specs}
+
+
+def _unreachable(name: str, failure: Mapping[str, str], timeout: float) -> UnreachableError:
+    kind, why = failure.get("kind"), failure["why"]
+    if kind == "hostkey":
+        return UnreachableError(
+            "connecting",
+            f"the machine shows another SSH host key than the one we know ({why})",
+            "do not go on before you know why: it was reinstalled, or somebody stands in between",
+            machine=name,
+        )
+    if kind == "auth":
+        return UnreachableError(
+            "connecting",
+            f"the machine refuses our SSH keys ({why})",
+            "see whether your key is in its /root/.ssh/authorized_keys (for bare metal: ssh root@ADDRESS must work)",
+            machine=name,
+        )
+    return UnreachableError(
+        "connecting",
+        f"no SSH within {timeout:g} s ({why})",
+        "see whether the machine runs and port 22 is open to you, then run this again",
+        machine=name,
+    )
+
+
+def single(machines: Mapping[str, Machine], wanted: str | None, roles: Mapping[str, tuple[str, ...]]) -> Machine:
+    """The machine that the operator means: by name, by role, or the only one. Raises InputError."""
+    if wanted is None:
+        if len(machines) == 1:
+            return next(iter(machines.values()))
+        raise InputError("choosing a machine", f"there are {len(machines)}", f"name one: {', '.join(machines)}")
+    for name in (wanted, *roles.get(wanted, ())):
+        if name in machines:
+            return machines[name]
+    known = ", ".join([*machines, *roles])
+    raise InputError("choosing a machine", f"no machine or role {wanted!r}", f"known: {known}")

@@ -1,0 +1,86 @@
+"""What `up` and `status` say at the end, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from deployer.core.plan import Change
+from deployer.flow.look import ProbeResult, View
+from deployer.flow.session import Session
+
+
+def hosts(session: Session) -> list[str]:
+    """Public names of the app, in the order of the manifest's routes."""
+    domain = session.project.stack.domain
+    names = [route.host.replace("{{ domain }}", domain).replace("{{domain}}", domain) for route in session.project.app.routes]
+    return list(dict.fromkeys(names)) or [domain]
+
+
+def degraded(view: View, probes: Sequence[ProbeResult]) -> list[str]:
+    """Why the deployment works with something missing."""
+    red = [f"{probe.component}/{probe.name}: {probe.detail}" for probe in probes if not probe.ok and probe.degrades]
+    return [*view.warnings, *red]
+
+
+def build(
+    session: Session,
+    view: View,
+    changes: Sequence[Change],
+    probes: Sequence[ProbeResult],
+    seconds: float,
+    new: bool,
+) -> dict[str, Any]:
+    """urls, machines, probes, changes, notes ...; `cli` draws it, --json prints it."""
+    project = session.project
+    notes = []
+    front = next((m for m in view.machines.values() if m.name in provision_front(session)), None)
+    if front and not project.inventory.acme.directories:
+        names = " ".join([*hosts(session), f"sms.{project.stack.domain}"])
+        notes.append(f"to open it from this computer, add to /etc/hosts: {front.address} {names}")
+        notes.append(f"its certificates are signed by the stack's own CA: {ca_file(session)}")
+    if project.app.admin:
+        notes.append(f"first admin: {project.app.admin_name}; password: deploy secrets show app/admin_password")
+    if project.inventory.catch:
+        notes.append("mail and SMS stay on the machine: deploy inbox")
+    return {
+        "deployment": str(project.deployment),
+        "urls": [f"https://{name}/" for name in hosts(session)],
+        "machines": [
+            {"name": m.name, "address": m.address, "roles": _roles(session, m.name)} for m in view.machines.values()
+        ],
+        "changed": len(changes) + int(new and not changes),
+        "changes": [change.to_json() for change in changes],
+        "probes": [probe.to_json() for probe in probes],
+        "degraded": degraded(view, probes),
+        "notes": notes,
+        "seconds": round(seconds, 2),
+    }
+
+
+def provision_front(session: Session) -> tuple[str, ...]:
+    from deployer.flow.provision import roles
+
+    return roles(session.project).get("app", ())
+
+
+def _roles(session: Session, machine: str) -> list[str]:
+    return [role for entry in session.project.inventory.machines if entry.name == machine for role in entry.roles]
+
+
+def ca_file(session: Session) -> str:
+    """Write the CA's certificate (no secret) where the operator can hand it to a browser; its path."""
+    from deployer.pki import split_pem
+    from deployer.state.files import make_private, write_atomically
+
+    make_private(session.project.state_dir)
+    path = session.project.state_dir / "ca.crt"
+    certificate = split_pem(session.secrets["pki/ca"])[1]
+    if not path.exists() or path.read_text(encoding="utf-8") != certificate:
+        write_atomically(path, certificate, 0o644)
+    return str(path)
+
+
+def receipt(body: dict[str, Any]) -> dict[str, Any]:
+    """The lasting record: without the notes for the terminal."""
+    return {key: value for key, value in body.items() if key != "notes"}
