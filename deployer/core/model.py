@@ -132,6 +132,7 @@ class Inventory:
 #   {release} {config} {data} {runtime} {port}   the folder in use, its folders, the folder of the process's
 #                                                 own runtime, its own port
 #   {runtime:NAME} {port:NAME}                    of another runtime or process
+#   {{ domain }}                                  the stack's domain
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,14 @@ class Runtime:
     kind: "python" or "node"; lock: file in the app's folder with pinned, hashed packages
     (a pip requirements file, or package-lock.json with its package.json beside it).
     packages: Debian packages that it needs on the machine.
+    build: packages may be built from source, so that their own code runs at installation; else wheels only.
     """
 
     name: str
     kind: str
     lock: str
     packages: tuple[str, ...] = ()
+    build: bool = False
 
 
 @dataclass(frozen=True)
@@ -250,8 +253,6 @@ class Manifest:
     routes: tuple[Route, ...]
     probes: tuple[AppProbe, ...]
     databases: tuple[str, ...] = ()
-    # PostgreSQL's builtin provider: "C.UTF-8" (letters of all languages) or "C" (bytes; some apps insist).
-    database_locale: str = "C.UTF-8"
     cache: bool = False
     mail: bool = False
     sms: bool = False
@@ -264,6 +265,8 @@ class Manifest:
     overlap: bool = False
     # What the operator may set under `settings:` in stack.yaml, with defaults.
     settings: Mapping[str, object] = field(default_factory=dict)
+    # The values that a setting may have, where they are few.
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
