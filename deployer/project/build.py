@@ -1,0 +1,172 @@
+"""From the checked files to the dataclasses of core/model.py, with defaults that depend on one another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deployer.core.machine import ROLES, Size
+from deployer.core.model import (
+    Acme,
+    Carrier,
+    Inventory,
+    MachineEntry,
+    MailPolicy,
+    Manifest,
+    Operator,
+    Smarthost,
+    SmsPolicy,
+    Stack,
+)
+from deployer.project import checks
+from deployer.project.document import Document
+from deployer.project.fields import label
+from deployer.project.mistakes import Mark, Mistakes, Place
+from deployer.project.schema import (
+    AcmeSection,
+    CarrierSection,
+    InventoryFile,
+    SizeSection,
+    SmarthostSection,
+    StackFile,
+)
+
+# Where certificates come from unless the inventory says otherwise: two vendors, in this order.
+PUBLIC_DIRECTORIES = (
+    "https://acme-v02.api.letsencrypt.org/directory",
+    "https://acme.zerossl.com/v2/DV90",
+)
+
+
+def stack(
+    file: StackFile, document: Document, manifest: Manifest | None, app: str | None, mistakes: Mistakes
+) -> Stack:
+    """The stack; settings are the app's defaults with the operator's over them."""
+    checks.unique(file.operators, "name", "operators", document, mistakes)
+    settings: dict[str, object] = document.settle(("settings",)) if file.settings else {}
+    if manifest is not None:
+        checks.known_keys(settings, manifest.settings, "settings", document, mistakes)
+        for key, value in settings.items():
+            _same_type(key, value, manifest.settings.get(key), document, mistakes)
+        settings = {**manifest.settings, **settings}
+    operators = []
+    for index, item in enumerate(file.operators):
+        if not item.age and item.ssh_key.split()[0] not in ("ssh-ed25519", "ssh-rsa"):
+            place: Place = ("operators", index, "age")
+            mistakes.add(
+                document.mark(place), place, "is missing; age cannot encrypt to this kind of SSH key"
+            )
+        operators.append(Operator(item.name, item.ssh_key, item.age or item.ssh_key))
+    return Stack(
+        name=file.name,
+        domain=file.domain,
+        app=app or file.app,
+        operators=tuple(operators),
+        mail=MailPolicy(
+            sender=file.mail.sender or f"noreply@{file.domain}",
+            postmaster=file.mail.postmaster,
+            dkim_selector=file.mail.dkim_selector,
+            message_size=file.mail.message_size,
+        ),
+        sms=SmsPolicy(**file.sms.model_dump()),
+        sizes={
+            role: _size(getattr(file.sizes, role)) for role in ROLES if role in file.sizes.model_fields_set
+        },
+        settings=settings,
+        upgrade_window=file.upgrade_window,
+        timezone=file.timezone,
+    )
+
+
+def inventory(
+    file: InventoryFile,
+    document: Document,
+    name: str,
+    root: Path,
+    options: Mapping[str, object],
+    machine_options: Sequence[Mapping[str, object]],
+    stack: Stack | None,
+    mistakes: Mistakes,
+) -> Inventory:
+    """The inventory. name: the file's, without .yaml."""
+    try:
+        label(name)
+    except ValueError as error:
+        mistakes.add(Mark(document.file, 0), "", f'its name "{name}" {error}')
+    catch = file.provider == "local" if file.catch is None else file.catch
+    machines = _machines(file, machine_options, stack.name if stack else "stack")
+    checks.machines(machines, document, mistakes)
+    checks.unique(file.smarthosts, "name", "smarthosts", document, mistakes)
+    checks.unique(file.carriers, "name", "carriers", document, mistakes)
+    return Inventory(
+        name=name,
+        provider=file.provider,
+        machines=machines,
+        options=options,
+        catch=catch,
+        acme=_acme(file, document, root, mistakes),
+        smarthosts=tuple(_smarthost(n, item, document, mistakes) for n, item in enumerate(file.smarthosts)),
+        carriers=tuple(_carrier(item) for item in file.carriers),
+    )
+
+
+def _machines(
+    file: InventoryFile, options: Sequence[Mapping[str, object]], stack: str
+) -> tuple[MachineEntry, ...]:
+    counted: Counter[str] = Counter()
+    taken = {item.name for item in file.machines}
+    entries = []
+    for item, own in zip(file.machines, options, strict=True):
+        roles = ROLES if "all" in item.roles else tuple(role for role in ROLES if role in item.roles)
+        kind = "all" if roles == ROLES else "-".join(roles)
+        name = item.name
+        while not name:
+            counted[kind] += 1
+            candidate = f"{stack}-{kind}-{counted[kind]}"
+            name = candidate if candidate not in taken else ""
+        entries.append(MachineEntry(name, roles, own))
+    return tuple(entries)
+
+
+def _acme(file: InventoryFile, document: Document, root: Path, mistakes: Mistakes) -> Acme:
+    if file.acme is None:
+        return Acme() if file.provider == "local" else Acme(directories=PUBLIC_DIRECTORIES)
+    section: AcmeSection = file.acme
+    trusted = root / section.trusted_ca if section.trusted_ca else None
+    if trusted is not None and not trusted.is_file():
+        place: Place = ("acme", "trusted_ca")
+        mistakes.add(document.mark(place), place, f'there is no file "{section.trusted_ca}" in the project')
+    return Acme(section.directories, section.email, str(trusted) if trusted else "")
+
+
+def _smarthost(index: int, item: SmarthostSection, document: Document, mistakes: Mistakes) -> Smarthost:
+    if bool(item.user) != bool(item.password):
+        absent = "password" if item.user else "user"
+        place: Place = ("smarthosts", index, absent)
+        mistakes.add(document.mark(place), place, "is missing; user and password go together")
+    return Smarthost(item.name, item.host, item.port, item.user, item.password)
+
+
+def _carrier(item: CarrierSection) -> Carrier:
+    return Carrier(**{name: getattr(item, name) for name in CarrierSection.model_fields})
+
+
+def _size(section: SizeSection) -> Size:
+    return Size(section.cores, section.memory, round(section.disk))
+
+
+def _same_type(key: str, value: object, default: object, document: Document, mistakes: Mistakes) -> None:
+    """A setting has the type of its default."""
+    if (
+        default is None
+        or isinstance(value, type(default))
+        or (isinstance(default, float) and type(value) is int)
+    ):
+        return
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+    expected = words.get(type(default), "a section of keys")
+    place: Place = ("settings", key)
+    source = document.mark(place).source
+    quoted = f'"{source}" ' if source else ""
+    mistakes.add(document.mark(place), place, f"{quoted}must be {expected}")

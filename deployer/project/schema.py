@@ -1,0 +1,145 @@
+"""The schema of stack.yaml and of inventories/NAME.yaml.
+
+Defaults are safe and complete: name, domain and app make a stack; provider and machines make an inventory.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from deployer.project.fields import (
+    AgeRecipient,
+    Bytes,
+    Count,
+    Country,
+    Domain,
+    Email,
+    GiB,
+    Host,
+    HttpsUrl,
+    Label,
+    Line,
+    Port,
+    SmsSender,
+    SshPublicKey,
+    StackName,
+    SystemId,
+    SystemType,
+    TimeOfDay,
+    TimeZone,
+    Word,
+    not_empty,
+)
+
+
+class Section(BaseModel):
+    """Keys of one section. A key without a value (all below it commented out) counts as not written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        optional = {n for n, info in cls.model_fields.items() if not info.is_required()}
+        return {key: value for key, value in data.items() if value is not None or key not in optional}
+
+
+class OperatorSection(Section):
+    name: Word
+    ssh_key: SshPublicKey
+    # The SSH key again where it is left out.
+    age: AgeRecipient = ""
+
+
+class MailSection(Section):
+    sender: Email = ""
+    postmaster: Email = ""
+    dkim_selector: Label = "deploy1"
+    message_size: Bytes = 25 << 20
+
+
+class SmsSection(Section):
+    sender: SmsSender = ""
+    countries: tuple[Country, ...] = ()
+    per_number: Count = 10
+    per_prefix: Count = 100
+    per_day: Count = 1000
+    prefix_digits: Annotated[int, Field(ge=1, le=15)] = 7
+    callback_hosts: tuple[Host, ...] = ()
+    keep_reports: Count = 30
+
+
+class SizeSection(Section):
+    cores: Annotated[int, Field(ge=0)] = 0
+    memory: GiB = 0
+    disk: GiB = 0
+
+
+class SizesSection(Section):
+    app: SizeSection = SizeSection()
+    database: SizeSection = SizeSection()
+    mail: SizeSection = SizeSection()
+    sms: SizeSection = SizeSection()
+
+
+class StackFile(Section):
+    name: StackName
+    domain: Domain
+    app: str
+    operators: tuple[OperatorSection, ...] = ()
+    mail: MailSection = MailSection()
+    sms: SmsSection = SmsSection()
+    sizes: SizesSection = SizesSection()
+    settings: dict[str, Any] = {}
+    upgrade_window: TimeOfDay = "04:00"
+    timezone: TimeZone = "Etc/UTC"
+
+
+class MachineSection(Section):
+    """One machine. What else stands there is the provider's (address, type ...)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: Label = ""
+    roles: Annotated[tuple[Literal["all", "app", "database", "mail", "sms"], ...], AfterValidator(not_empty)]
+
+
+class AcmeSection(Section):
+    directories: tuple[HttpsUrl, ...] = ()
+    email: Email = ""
+    trusted_ca: str = ""
+
+
+class SmarthostSection(Section):
+    name: Word
+    host: Host
+    port: Port = 587
+    user: Line = ""
+    password: Line = ""
+
+
+class CarrierSection(Section):
+    name: Word
+    host: Host
+    port: Port
+    system_id: SystemId
+    password: Line
+    tls: bool = False
+    system_type: SystemType = ""
+    sender: SmsSender = ""
+    msg_id_type: Annotated[int, Field(ge=0, le=3)] = 0
+
+
+class InventoryFile(Section):
+    """options of the provider stand in a section of its own name and are taken out before."""
+
+    provider: Label
+    machines: Annotated[tuple[MachineSection, ...], AfterValidator(not_empty)]
+    catch: bool | None = None
+    acme: AcmeSection | None = None
+    smarthosts: tuple[SmarthostSection, ...] = ()
+    carriers: tuple[CarrierSection, ...] = ()
