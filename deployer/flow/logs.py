@@ -1,0 +1,5 @@
+"""`deploy logs`."""
+
+from deployer.flow.execute import logs
+
+__all__ = ["logs"]
