@@ -108,7 +108,7 @@ class Acme:
 
     directories: tuple[str, ...] = ()
     email: str = ""
-    # PEM file of a CA that the directory itself is signed by (tests, a private CA).
+    # PEM text of a CA that the directory itself is signed by (tests, a private CA).
     trusted_ca: str = ""
 
 
@@ -117,7 +117,7 @@ class Inventory:
     name: str
     provider: str
     machines: tuple[MachineEntry, ...]
-    # What the provider alone understands (region, bridge ...), checked by its own `Options`.
+    # What the provider alone understands (region, bridge ...): the section of its own name.
     options: Mapping[str, object] = field(default_factory=dict)
     # Mail and SMS land in a store on the machine instead of leaving.
     catch: bool = False

@@ -27,20 +27,6 @@ class Offer:
     currency: str = "EUR"
 
 
-@dataclass(frozen=True)
-class OptionNames:
-    """The keys that a provider understands in an inventory.
-
-    section:  in the section of its own name (region, bridge ...)
-    machine:  in an entry of `machines:`, beside name and roles (address, type ...)
-    required: those of `machine` that every entry must have
-    """
-
-    section: tuple[str, ...] = ()
-    machine: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-
-
 class Provider(Protocol):
     """One vendor's machines. Instances are made by `make(options)` of the vendor's module."""
 

@@ -47,8 +47,8 @@ def stack(
     settings: dict[str, object] = document.settle(("settings",)) if file.settings else {}
     if manifest is not None:
         checks.known_keys(settings, manifest.settings, "settings", document, mistakes)
-        for key, value in settings.items():
-            _same_type(key, value, manifest.settings.get(key), document, mistakes)
+        for key in settings.keys() & manifest.settings.keys():
+            _setting(key, settings[key], manifest, document, mistakes)
         settings = {**manifest.settings, **settings}
     operators = []
     for index, item in enumerate(file.operators):
@@ -133,11 +133,22 @@ def _acme(file: InventoryFile, document: Document, root: Path, mistakes: Mistake
     if file.acme is None:
         return Acme() if file.provider == "local" else Acme(directories=PUBLIC_DIRECTORIES)
     section: AcmeSection = file.acme
-    trusted = root / section.trusted_ca if section.trusted_ca else None
-    if trusted is not None and not trusted.is_file():
+    return Acme(section.directories, section.email, _trusted_ca(section, document, root, mistakes))
+
+
+def _trusted_ca(section: AcmeSection, document: Document, root: Path, mistakes: Mistakes) -> str:
+    """The text of the PEM file that the section names."""
+    if not section.trusted_ca:
+        return ""
+    try:
+        text = (root / section.trusted_ca).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if "-----BEGIN CERTIFICATE-----" not in text:
         place: Place = ("acme", "trusted_ca")
-        mistakes.add(document.mark(place), place, f'there is no file "{section.trusted_ca}" in the project')
-    return Acme(section.directories, section.email, str(trusted) if trusted else "")
+        why = f'"{section.trusted_ca}" is not a file with a PEM certificate (seen from the project\'s folder)'
+        mistakes.add(document.mark(place), place, why)
+    return text
 
 
 def _smarthost(index: int, item: SmarthostSection, document: Document, mistakes: Mistakes) -> Smarthost:
@@ -156,16 +167,18 @@ def _size(section: SizeSection) -> Size:
     return Size(section.cores, section.memory, round(section.disk))
 
 
-def _same_type(key: str, value: object, default: object, document: Document, mistakes: Mistakes) -> None:
-    """A setting has the type of its default."""
-    if (
-        default is None
-        or isinstance(value, type(default))
-        or (isinstance(default, float) and type(value) is int)
-    ):
-        return
+def _setting(key: str, value: object, manifest: Manifest, document: Document, mistakes: Mistakes) -> None:
+    """A setting has the type of its default, and one of its choices where the manifest lists them."""
+    default = manifest.settings.get(key)
+    choices = manifest.choices.get(key)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
-    expected = words.get(type(default), "a section of keys")
+    fits = type(value) is type(default) or (type(default) is float and type(value) is int)
+    if choices and str(value) not in choices:
+        expected = f"one of {', '.join(choices)}"
+    elif default is not None and not fits:
+        expected = words.get(type(default), "a section of keys")
+    else:
+        return
     place: Place = ("settings", key)
     source = document.mark(place).source
     quoted = f'"{source}" ' if source else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from deployer.core.errors import InputError
 from deployer.core.machine import ROLES
 from deployer.core.model import MachineEntry
-from deployer.core.provider import OptionNames
 from deployer.project.document import Document
 from deployer.project.mistakes import Mistakes, Place, did_you_mean
 
@@ -18,31 +18,31 @@ def vendor(
     document: Document,
     provider: str,
     options: Mapping[str, object],
-    vendors: Mapping[str, Callable[[], OptionNames]] | None,
+    known: Callable[[str], tuple[Sequence[str], Sequence[str]]] | None,
     mistakes: Mistakes,
-) -> OptionNames | None:
-    """Check the provider's name and the options in its section; None when nothing is known of it."""
-    if vendors is None or not provider:
+) -> Sequence[str] | None:
+    """Check the provider's name and the options in its section.
+
+    Gives the keys that it knows in a machine's entry; None when nothing is known of it.
+    """
+    if known is None or not provider:
         return None
-    if provider not in vendors:
-        known = ", ".join(sorted(vendors))
-        why = f'unknown provider "{provider}"' + did_you_mean(provider, vendors)
-        mistakes.add(
-            document.mark(("provider",)), ("provider",), why if known in why else f"{why} (known: {known})"
-        )
+    try:
+        in_section, in_machine = known(provider)
+    except InputError as error:
+        mistakes.add(document.mark(("provider",)), ("provider",), f"{error.why}; {error.next}".strip("; "))
         return None
-    names = vendors[provider]()
     for key in options:
-        if key not in names.section:
+        if key not in in_section:
             place: Place = (provider, key)
-            mistakes.add(document.mark(place), place, "unknown key" + did_you_mean(key, names.section))
-    return names
+            mistakes.add(document.mark(place), place, "unknown key" + did_you_mean(key, in_section))
+    return in_machine
 
 
 def machine_options(
-    document: Document, names: OptionNames | None, mistakes: Mistakes
+    document: Document, known: Sequence[str] | None, mistakes: Mistakes
 ) -> list[Mapping[str, object]]:
-    """What each machine's entry says in the provider's own words; checked against `names` if given."""
+    """What each machine's entry says in the provider's own words; checked against `known` if given."""
     entries = document.data.get("machines")
     found: list[Mapping[str, object]] = []
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
@@ -51,17 +51,11 @@ def machine_options(
             continue
         place: Place = ("machines", index)
         found.append({k: v for k, v in document.settle(place).items() if k not in _MACHINE_KEYS})
-        if names is None:
-            continue
-        known = (*_MACHINE_KEYS, *names.machine)
+        names = None if known is None else (*_MACHINE_KEYS, *known)
         for key in found[-1]:
-            if key not in known:
-                mistakes.add(
-                    document.mark((*place, key)), (*place, key), "unknown key" + did_you_mean(key, known)
-                )
-        for key in names.required:
-            if found[-1].get(key) in (None, ""):
-                mistakes.add(document.mark((*place, key)), (*place, key), "is missing")
+            if names is not None and key not in names:
+                here = (*place, key)
+                mistakes.add(document.mark(here), here, "unknown key" + did_you_mean(key, names))
     return found
 
 

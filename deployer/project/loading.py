@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 
 from deployer.core.errors import InputError
 from deployer.core.model import Inventory, Project, Stack
-from deployer.core.provider import OptionNames
 from deployer.core.resources import shipped
 from deployer.project import build, checks, manifest
 from deployer.project.document import Document, read
@@ -19,8 +18,8 @@ from deployer.project.mistakes import Mark, Mistakes, did_you_mean
 from deployer.project.schema import InventoryFile, StackFile
 from deployer.project.wording import explain
 
-# The known providers, each with a function that says which options it takes.
-Vendors = Mapping[str, Callable[[], OptionNames]]
+# The keys that a provider knows in its section and in a machine's entry; InputError for an unknown one.
+Options = Callable[[str], tuple[Sequence[str], Sequence[str]]]
 # Sections of the stack that an inventory may lay its own keys over.
 _OVERRIDES = ("mail", "sms")
 _Schema = TypeVar("_Schema", bound=BaseModel)
@@ -32,13 +31,13 @@ def load(
     inventory_file: Path | None,
     app: str | None = None,
     *,
-    vendors: Vendors | None = None,
+    options: Options | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Project:
     """The project in folder `root`, at `inventories/PROVIDER.yaml` or at `inventory_file`.
 
     Without either the project's only inventory is meant. app: another app than the stack's.
-    vendors: checks the provider's name and its options; without it both are taken as they stand.
+    options: says what a provider knows; without it its name and options are taken as they stand.
     environment: for ${NAME}; the process's own by default.
     Raises InputError with every mistake found (file, line and key); touches nothing.
     """
@@ -60,7 +59,7 @@ def load(
         stack = build.stack(stack_file, stack_document, app_manifest, app, mistakes)
     inventory: Inventory | None = None
     if inventory_document:
-        inventory = _inventory(inventory_document, path, root, stack, vendors, mistakes)
+        inventory = _inventory(inventory_document, path, root, stack, options, mistakes)
     mistakes.stop()
     if stack is None or inventory is None or app_manifest is None:
         raise InputError(
@@ -127,7 +126,7 @@ def _inventory(
     path: Path,
     root: Path,
     stack: Stack | None,
-    vendors: Vendors | None,
+    known: Options | None,
     mistakes: Mistakes,
 ) -> Inventory | None:
     provider = _text(document.data.get("provider"))
@@ -139,7 +138,7 @@ def _inventory(
         del document.data[provider]
     elif section is not None:
         mistakes.add(document.mark((provider,)), (provider,), "must be a section of keys")
-    names = checks.vendor(document, provider, options, vendors, mistakes)
+    names = checks.vendor(document, provider, options, known, mistakes)
     machines = checks.machine_options(document, names, mistakes)
     file = _check(InventoryFile, document, mistakes, also=(*_OVERRIDES, provider))
     if file is None:
