@@ -1,4 +1,4 @@
-"""Make or renew .venv from a lock file; run by the launchers when it is missing or another lock was installed.
+"""Make or renew .venv from a lock file; the launchers run it when .venv is missing or the lock has changed.
 
 Standard library only. Safe to kill at any moment and to run twice at once:
 - one at a time holds .venv/.lock; pip inherits it, so a pip whose parent was killed still keeps others out;
@@ -127,7 +127,7 @@ def install(lock: str, held: int) -> None:
         fail(
             f"installing the packages of {lock}",
             f"pip ended with {code} (above)",
-            "see that this computer reaches a Python package index (pip's own settings are used), then run this again",
+            "see that pip reaches a package index from this computer (its own settings are used), then run this again",
         )
     # The checkout itself, by a relative path, so that the folder may be moved.
     site = next((VENV / "lib").glob("python3.*/site-packages"))

@@ -1,0 +1,274 @@
+"""Drawing results on standard output: as text for a person, or as the last JSON line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deployer.cli import output
+from deployer.cli.options import Settings
+
+if TYPE_CHECKING:
+    from deployer.core.plan import Change, Plan
+
+
+def _json(data: object, chosen: Settings) -> bool:
+    """Write the result as JSON when that was asked for. Returns whether it was."""
+    if chosen.json:
+        output.write_json("result", {"data": data})
+    return chosen.json
+
+
+def up(result: Mapping[str, Any], chosen: Settings) -> None:
+    """Where the service is, what answered, what to know."""
+    if _json(result, chosen):
+        return
+    _heading("Addresses")
+    _lines(_pairs(result.get("urls")))
+    _machines(result.get("machines"))
+    _probes(result.get("probes"))
+    _notes(result.get("notes"))
+    changed = result.get("changed")
+    count = len(changed) if isinstance(changed, list | tuple) else int(changed or 0)
+    what = "no change" if not count else "1 change" if changed is True or count == 1 else f"{count} changes"
+    _verdict(result, f"Up, {what}, in {output.clock(float(result.get('seconds') or 0))}.")
+
+
+def status(result: Mapping[str, Any], chosen: Settings) -> None:
+    """Every machine, probe and disk, then the verdict."""
+    if _json(result, chosen):
+        return
+    _machines(result.get("machines"))
+    _probes(result.get("probes"))
+    _heading("Disks", result.get("disks"))
+    _lines(_records(result.get("disks")))
+    _notes(result.get("notes"))
+    problems = result.get("problems") or ()
+    for problem in problems:
+        output.write(_bad(f"problem: {problem}"))
+    if result.get("ok"):
+        _verdict(result, "All is well.")
+    else:
+        output.write(
+            _bad(
+                "Not well: the red probes and problems above say why; deploy logs shows what services wrote."
+            )
+        )
+
+
+def down(result: Mapping[str, Any], chosen: Settings) -> None:
+    if _json(result, chosen):
+        return
+    deleted = result.get("deleted") or ()
+    for name in deleted:
+        output.write(f"deleted {name}")
+    _notes(result.get("notes"))
+    output.write("Down." if deleted else "Nothing to delete: no machine of this deployment exists.")
+    output.write("The secrets bundle and the project's files are kept.")
+
+
+def plan(found: Plan, chosen: Settings) -> None:
+    """Every change, machine by machine, component by component."""
+    if _json(found.to_json(), chosen):
+        return
+    by_machine: dict[str, list[Change]] = {}
+    for change in found.changes:
+        by_machine.setdefault(change.machine, []).append(change)
+    for machine, changes in by_machine.items():
+        _heading(machine or "Everywhere")
+        _lines(
+            output.table(
+                [(c.component, c.action, c.kind, _named(c.name, c.detail)) for c in _joined(changes)]
+            )
+        )
+    for warning in found.warnings:
+        output.write(_odd(f"warning: {warning}"))
+    _notes(found.notes)
+    if found.empty:
+        output.write("No changes: everything is as the project's files say.")
+        return
+    counts: dict[str, int] = {}
+    for change in found.changes:
+        counts[change.action] = counts.get(change.action, 0) + 1
+    total = len(found.changes)
+    kinds = ", ".join(f"{action} {count}" for action, count in counts.items())
+    output.write(f"{total} change{'s' if total > 1 else ''} on {len(by_machine)} machine(s): {kinds}.")
+
+
+def _joined(changes: Sequence[Change]) -> Iterable[Change]:
+    """Packages of one component and action as one change: sixty lines of them hide what matters."""
+    from deployer.core.plan import Change
+
+    packages: dict[tuple[str, str], list[str]] = {}
+    for change in changes:
+        if change.kind == "package":
+            packages.setdefault((change.component, change.action), []).append(change.name)
+    for change in changes:
+        if change.kind != "package":
+            yield change
+            continue
+        names = packages.pop((change.component, change.action), None)
+        if names:
+            yield Change(change.machine, change.component, "package", " ".join(names), change.action)
+
+
+def _named(name: str, detail: str) -> str:
+    return f"{name}  ({detail})" if detail else name
+
+
+def answers(found: Sequence[Mapping[str, Any]], chosen: Settings) -> None:
+    """What each machine answered; output of one machine alone is passed on as it is."""
+    if _json(list(found), chosen):
+        return
+    for answer in found:
+        if len(found) > 1:
+            _heading(f"{answer['machine']}" + (f" (exit code {answer['code']})" if answer["code"] else ""))
+        for line in str(answer["stdout"]).splitlines():
+            output.write(line)
+        for line in str(answer["stderr"]).splitlines():
+            output.note(line)
+        if len(found) == 1 and answer["code"]:
+            output.note(f"{answer['machine']}: exit code {answer['code']}")
+
+
+def inbox(messages: Sequence[Mapping[str, Any]], chosen: Settings) -> None:
+    """Message after message, the newest last."""
+    if _json(list(messages), chosen):
+        return
+    for message in messages:
+        _heading(f"{str(message.get('kind', '')).upper()}  {message.get('at', '')}")
+        for key in ("sender", "to", "subject"):
+            if message.get(key):
+                output.write(f"  {key + ':':<9}{message[key]}")
+        output.write("")
+        for line in str(message.get("text", "")).rstrip().splitlines():
+            output.write(f"  {line}".rstrip())
+    if not messages:
+        output.note("No messages.")
+
+
+def init(result: Mapping[str, Any], chosen: Settings) -> None:
+    if _json(result, chosen):
+        return
+    for file in result.get("files") or ():
+        output.write(f"made {file}")
+    _notes(result.get("notes"))
+
+
+def secrets(found: Sequence[Mapping[str, Any]], chosen: Settings) -> None:
+    if _json(list(found), chosen):
+        return
+    _lines(_records(found, indent=""))
+    if not found:
+        output.note("The bundle holds no secrets yet; the first `deploy up` makes them.")
+
+
+def rotated(name: str, result: Mapping[str, Any], chosen: Settings) -> None:
+    if _json(result, chosen):
+        return
+    output.write(f"{name} has a new value. The next `deploy up` brings it to the machines.")
+    _notes(result.get("notes"))
+
+
+def version(result: Mapping[str, Any], chosen: Settings) -> None:
+    if _json(result, chosen):
+        return
+    _lines(output.table([(key, _cell(value)) for key, value in result.items()], indent=""))
+
+
+# --- parts ---
+
+
+def _heading(text: str, content: object = True) -> None:
+    """A heading, when there is something to stand below it."""
+    if content:
+        output.write(output.style(text, sys.stdout, bold=True))
+
+
+def _lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        output.write(line)
+
+
+def _pairs(found: object) -> list[str]:
+    if isinstance(found, Mapping):
+        return output.table([(str(key), _cell(value)) for key, value in found.items()])
+    return [f"  {_cell(item)}" for item in found] if isinstance(found, list | tuple) else []
+
+
+def _machines(found: object, heading: str = "Machines") -> None:
+    _heading(heading, found)
+    if isinstance(found, list | tuple) and all(isinstance(item, Mapping) for item in found):
+        _lines(_records(found))
+    else:
+        _lines(_pairs(found))
+
+
+def _probes(found: object) -> None:
+    """Probes in a line when all are green; else the others are named, with why."""
+    if not isinstance(found, list | tuple) or not found:
+        return
+    bad = [probe for probe in found if not probe.get("ok")]
+    if not bad:
+        output.write(output.style("Probes", sys.stdout, bold=True) + f"  all {len(found)} green")
+        return
+    output.write(
+        output.style("Probes", sys.stdout, bold=True) + f"  {len(found) - len(bad)} of {len(found)} green"
+    )
+    for probe in bad:
+        word = "degraded" if probe.get("degrades") else "red"
+        place = f"{probe['machine']}: " if probe.get("machine") else ""
+        text = f"  {word}  {place}{probe.get('name', '')}: {probe.get('detail') or 'no answer'}"
+        output.write(_odd(text) if word == "degraded" else _bad(text))
+
+
+def _notes(found: object) -> None:
+    if isinstance(found, list | tuple):
+        for text in found:
+            output.write(f"note: {text}")
+
+
+def _verdict(result: Mapping[str, Any], text: str) -> None:
+    """The last line; a degraded deployment is named so, with its reasons where there are."""
+    degraded = result.get("degraded")
+    if not degraded:
+        output.write(output.style(text, sys.stdout, fg="green"))
+        return
+    output.write(_odd(f"{text} Degraded: it serves, but something is missing."))
+    if isinstance(degraded, list | tuple):
+        for reason in degraded:
+            output.write(_odd(f"  {reason}"))
+
+
+def _records(found: object, indent: str = "  ") -> list[str]:
+    """Records as a table with their keys as headings."""
+    if not isinstance(found, list | tuple) or not found:
+        return []
+    keys = list(dict.fromkeys(key for record in found for key in record))
+    # A column that says nothing takes no room.
+    keys = [key for key in keys if any(record.get(key) not in (None, "", [], {}) for record in found)]
+    rows = [[key.replace("_", " ") for key in keys]]
+    rows += [[_cell(record.get(key)) for key in keys] for record in found]
+    return output.table(rows, indent)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return json.dumps(value, default=str)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bad(text: str) -> str:
+    return output.style(text, sys.stdout, fg="red")
+
+
+def _odd(text: str) -> str:
+    return output.style(text, sys.stdout, fg="yellow")
