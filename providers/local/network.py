@@ -66,7 +66,7 @@ def ensure(settings: Settings, reach: Iterable[Reach] = ()) -> None:
             _refuse_foreign(settings)
             run(f"making the bridge {bridge}", ["ip", "link", "add", "name", bridge, "type", "bridge"])
             run(f"marking the bridge {bridge}", ["ip", "link", "set", bridge, "alias", ALIAS])
-        # A fixed hardware address: a bridge otherwise takes its ports' lowest one, which changes as they come.
+        # A bridge otherwise takes its ports' lowest hardware address, which changes as they come and go.
         hardware = "02:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(bridge.encode()).digest()[:5])
         run(f"setting up {bridge}", ["ip", "link", "set", bridge, "address", hardware, "up"])
         _address(bridge, f"{settings.gateway}/{settings.subnet.prefixlen}")

@@ -39,7 +39,7 @@ def nspawn(name: str, folder: Path, settings: Settings, nesting: bool) -> list[s
         "--register=no",
         "--keep-unit",
         f"--directory={folder / 'root'}",
-        # The name of the host's end of the wire comes from it: another instance may have a machine of this name.
+        # It names this computer's end of the wire; another instance may have a machine of that name.
         f"--machine={name}.{settings.bridge}",
         f"--hostname={name}",
         f"--network-bridge={settings.bridge}",
@@ -175,7 +175,7 @@ def stop(name: str, folder: Path, settings: Settings) -> None:
         )
     else:
         for process, program in find(folder).items():
-            # The shell first, as it would start the machine again. nspawn hands SIGTERM on as an orderly shutdown.
+            # The shell would start it again. systemd-nspawn hands SIGTERM on as an orderly shutdown.
             _send(process, signal.SIGTERM if program == "systemd-nspawn" else signal.SIGKILL)
     if not _gone(folder, STOP_TIMEOUT):
         for process in (leader(folder), *find(folder)):
@@ -219,7 +219,7 @@ def unit(name: str, settings: Settings) -> str:
 def control_group(name: str, settings: Settings) -> Path | None:
     """A control group of the machine's own, needed where no systemd gives it one.
 
-    Without it all machines would share one, and stopping a service in one would kill its namesakes in the others.
+    Without it all machines would share one, and stopping a service would kill its namesakes in the others.
     """
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         fields, _, rest = line.partition(" - ")

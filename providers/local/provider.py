@@ -205,6 +205,6 @@ def _refuse_foreign(record: Record, deployment: Deployment) -> None:
         raise DeployError(
             "looking for the machine on this computer",
             f"a local machine of that name belongs to {record.labels}",
-            "give one of the two another name, or set another `bridge`, `subnet` and `state_dir` in the inventory",
+            "rename one of them, or set another `bridge`, `subnet` and `state_dir` in the inventory",
             machine=record.name,
         )

@@ -23,8 +23,12 @@ OPTIONS = (
     "nesting",
 )
 MACHINE_OPTIONS = ("nesting",)
+# What a flow tells every provider besides.
+FROM_FLOW = ("machines", "trust_first")
 
 DEFAULT_STATE = "/var/lib/deploy-local"
+DEFAULT_SUBNET = IPv4Network("10.213.0.0/24")
+DEFAULT_SUBNET6 = IPv6Network("fd00::/64")
 # Addresses below this one stay free for services on the bridge itself; .1 is the bridge.
 FIRST_MACHINE = 10
 
@@ -47,8 +51,8 @@ class Settings:
     """
 
     bridge: str = "deploy0"
-    subnet: IPv4Network = IPv4Network("10.213.0.0/24")
-    subnet6: IPv6Network = IPv6Network("fd00::/64")
+    subnet: IPv4Network = DEFAULT_SUBNET
+    subnet6: IPv6Network = DEFAULT_SUBNET6
     state_dir: Path = Path(DEFAULT_STATE)
     shared_dir: Path = Path(DEFAULT_STATE)
     # Folders laid over the base image, the topmost first.
@@ -74,7 +78,7 @@ class Settings:
 
 def parse(options: Mapping[str, object]) -> Settings:
     """Check the inventory's options. Raises InputError naming the key."""
-    unknown = sorted(set(options) - set(OPTIONS))
+    unknown = sorted(set(options) - set(OPTIONS) - set(FROM_FLOW))
     if unknown:
         raise bad(unknown[0], f"the provider local does not know it (it knows {', '.join(OPTIONS)})")
     default = Settings()
