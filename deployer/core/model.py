@@ -79,11 +79,14 @@ class MachineEntry:
 
 @dataclass(frozen=True)
 class Smarthost:
+    """A mail vendor. spf: what the vendor wants in our SPF record, such as "include:spf.example.net"."""
+
     name: str
     host: str
     port: int = 587
     user: str = ""
     password: str = field(default="", repr=False)
+    spf: str = ""
 
 
 @dataclass(frozen=True)
