@@ -1,0 +1,37 @@
+"""DNS records of the mail: who takes it, who may send it, and how it is signed."""
+
+from __future__ import annotations
+
+from deployer.components.mail_relay.dkim import public_record
+from deployer.components.mail_relay.layout import mail_host
+from deployer.core.component import Context, DnsRecord
+
+
+def records(ctx: Context) -> tuple[DnsRecord, ...]:
+    """A, AAAA, MX, SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489). MTA-STS and TLSRPT need a web page: later."""
+    stack, machine = ctx.project.stack, ctx.machine
+    domain, host = stack.domain, mail_host(ctx.project)
+    found = [DnsRecord(host, "A", machine.address)]
+    if machine.address6:
+        found.append(DnsRecord(host, "AAAA", machine.address6))
+    found += [
+        DnsRecord(domain, "MX", f"10 {host}."),
+        DnsRecord(domain, "TXT", spf(ctx)),
+        # Bounces of ours have an empty sender: the receiver then checks the EHLO name.
+        DnsRecord(host, "TXT", "v=spf1 a -all"),
+        DnsRecord(
+            f"{stack.mail.dkim_selector}._domainkey.{domain}", "TXT", public_record(ctx.secret("mail_relay/dkim"))
+        ),
+        # All mail is signed or held, so what fails is not ours.
+        DnsRecord(f"_dmarc.{domain}", "TXT", f"v=DMARC1; p=quarantine; rua=mailto:dmarc@{domain}"),
+    ]
+    return tuple(found)
+
+
+def spf(ctx: Context) -> str:
+    """The machine itself and what the smarthosts say to include (`spf:` in the inventory)."""
+    terms = [f"ip4:{ctx.machine.address}"]
+    if ctx.machine.address6:
+        terms.append(f"ip6:{ctx.machine.address6}")
+    terms += [smarthost.spf for smarthost in ctx.project.inventory.smarthosts if smarthost.spf]
+    return " ".join(["v=spf1", *dict.fromkeys(terms), "~all"])
