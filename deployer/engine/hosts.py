@@ -141,7 +141,9 @@ class Hosts:
             except gevent.Timeout:
                 raise EngineError(f"no end after {timeout:g} s", name, "timeout") from None
             except (paramiko.SSHException, OSError, EOFError) as error:
-                raise EngineError(f"the connection broke: {error or type(error).__name__}", name, "unreachable") from None
+                raise EngineError(
+                    f"the connection broke: {error or type(error).__name__}", name, "unreachable"
+                ) from None
         return code, out.decode(errors="replace"), err.decode(errors="replace")
 
     def remote(self, name: str, program: str, request: dict[str, Any], timeout: float) -> Any:
@@ -154,7 +156,10 @@ class Hosts:
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """machine, command (shell), stdin, timeout (seconds)."""
         code, out, err = self.execute(
-            request["machine"], request["command"], request.get("stdin", "").encode(), float(request["timeout"])
+            request["machine"],
+            request["command"],
+            request.get("stdin", "").encode(),
+            float(request["timeout"]),
         )
         return {"code": code, "stdout": out, "stderr": err}
 

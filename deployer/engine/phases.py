@@ -11,7 +11,7 @@ import importlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import gevent
@@ -43,7 +43,9 @@ class Phases:
 
     def _phase(self, phase: dict[str, Any]) -> dict[str, Any] | None:
         started = time.monotonic()
-        self._event(kind="stage", text=phase["name"], status="start", data={"machines": sorted(phase["hosts"])})
+        self._event(
+            kind="stage", text=phase["name"], status="start", data={"machines": sorted(phase["hosts"])}
+        )
         failure = self._operations(phase) or self._settle(phase)
         self._event(
             kind="stage",
@@ -59,8 +61,7 @@ class Phases:
         state = self._hosts.state
         assert state is not None
         added: list[tuple[Host, dict[str, Any], OperationMeta]] = []
-        narrator = _Narrator(self._event)
-        state.callback_handlers[:] = [narrator]
+        state.callback_handlers[:] = [_Narrator(self._event)]
         for name, operations in phase["hosts"].items():
             host = self._hosts.host(name)
             for entry in operations:
@@ -80,13 +81,13 @@ class Phases:
         for host, entry, meta in added:
             if meta.is_complete() and meta.did_succeed():
                 continue
-            output = meta.combined_output if meta.is_complete() else None
+            output = meta._combined_output
             why = "the command failed" if meta.is_complete() else "it did not run, or the connection broke"
             return {
                 "machine": host.name,
                 "phase": phase["name"],
                 "step": entry["name"],
-                "why": narrator.reasons.get(host.name, why),
+                "why": why,
                 "detail": "\n".join(output.output_lines[-25:]) if output else "",
                 "journal": self._journal(host.name, phase),
             }
@@ -97,7 +98,8 @@ class Phases:
     def _settle(self, phase: dict[str, Any]) -> dict[str, Any] | None:
         """Wait until the probes of the phase are green, then write the applied digests."""
         jobs = {
-            name: gevent.spawn(self._settle_one, name, phase, probes) for name, probes in phase.get("probes", {}).items()
+            name: gevent.spawn(self._settle_one, name, phase, probes)
+            for name, probes in phase.get("probes", {}).items()
         }
         gevent.joinall(list(jobs.values()))
         for job in jobs.values():
@@ -136,8 +138,10 @@ class Phases:
         if not units:
             return ""
         listed = " ".join(shlex.quote(unit) for unit in units)
-        command = f"systemctl list-units --no-legend --plain --state=failed,activating -- {listed}; " + "journalctl --no-pager -o short -n 15 " + " ".join(
-            "-u " + shlex.quote(unit) for unit in units
+        command = (
+            f"systemctl list-units --no-legend --plain --state=failed,activating -- {listed}; "
+            + "journalctl --no-pager -o short --since=-15min -n 15 "
+            + " ".join("-u " + shlex.quote(unit) for unit in units)
         )
         try:
             return self._hosts.execute(name, command, b"", 15)[1]
@@ -173,7 +177,7 @@ def _step(function: Any, step: dict[str, Any], host: Host) -> Any:
     path = f"/var/lib/deploy/steps/{step['key']}"
 
     @operation()
-    def checked(**arguments: Any) -> Iterator[StringCommand]:
+    def checked(**arguments: Any) -> Generator[Any, None, None]:
         probe = StringCommand(
             f'test "$(cat {shlex.quote(path)} 2>/dev/null)" = {shlex.quote(_marker(step["digest"]))} && bash -s'
         )
@@ -216,26 +220,21 @@ def _quietly(work: Callable[[], None]) -> None:
 
 
 class _Narrator(BaseStateCallback):
-    """Turns pyinfra's callbacks into events."""
+    """Turns pyinfra's callbacks into events. pyinfra declares them static and calls them on an instance."""
 
     def __init__(self, event: Callable[..., None]) -> None:
         self._event = event
         self._started: dict[tuple[str, str], float] = {}
-        self.reasons: dict[str, str] = {}
 
-    @staticmethod
-    def _name(state: State, op_hash: str) -> str:
-        return ", ".join(sorted(state.get_op_meta(op_hash).names))
-
-    def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:
+    def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
         self._started[host.name, op_hash] = time.monotonic()
         if op_hash in state.ops[host]:
-            self._event(kind="step", text=self._name(state, op_hash), machine=host.name, status="start")
+            self._event(kind="step", text=_title(state, op_hash), machine=host.name, status="start")
 
-    def operation_host_success(self, state: State, host: Host, op_hash: str, retry_count: int = 0) -> None:
+    def operation_host_success(self, state: State, host: Host, op_hash: str, retry_count: int = 0) -> None:  # type: ignore[override]
         self._done(state, host, op_hash, "ok")
 
-    def operation_host_error(
+    def operation_host_error(  # type: ignore[override]
         self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         self._done(state, host, op_hash, "failed")
@@ -244,8 +243,12 @@ class _Narrator(BaseStateCallback):
         seconds = time.monotonic() - self._started.get((host.name, op_hash), time.monotonic())
         self._event(
             kind="step",
-            text=self._name(state, op_hash),
+            text=_title(state, op_hash),
             machine=host.name,
             status=status,
             seconds=round(seconds, 2),
         )
+
+
+def _title(state: State, op_hash: str) -> str:
+    return ", ".join(sorted(state.get_op_meta(op_hash).names))

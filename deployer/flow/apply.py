@@ -23,7 +23,9 @@ def phases(machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]]) -> li
         _phase("settings for the package manager", changed, _early),
         _phase("packages and users", changed, _install),
         _phase("files", changed, _files),
-        _phase("configure", changed, lambda wanted, found, changes: _steps(wanted, found, changes, "configure")),
+        _phase(
+            "configure", changed, lambda wanted, found, changes: _steps(wanted, found, changes, "configure")
+        ),
     ]
     order = list(dict.fromkeys(spec.name for wanted, _, _ in changed.values() for spec in _ordered(wanted)))
     result += [_activation(component, changed) for component in order]
@@ -43,9 +45,17 @@ def _operation(operation: str, name: str, args: Mapping[str, object], timeout: i
     return {"operation": operation, "name": name, "args": dict(args), "timeout": timeout}
 
 
-def _tree(name: str, directories: list[Any], items: Sequence[Rendered], remove: list[str], known: Any) -> Operation:
+def _tree(
+    name: str, directories: list[Any], items: Sequence[Rendered], remove: list[str], known: Any
+) -> Operation:
     files = [
-        [item.file.path, item.file.mode, item.file.owner, item.file.group, base64.b64encode(item.data).decode()]
+        [
+            item.file.path,
+            item.file.mode,
+            item.file.owner,
+            item.file.group,
+            base64.b64encode(item.data).decode(),
+        ]
         for item in items
     ]
     args = {"directories": directories, "files": files, "remove": remove, "managed": known}
@@ -63,10 +73,15 @@ def _install(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Op
     packages = [change.name for change in changes if change.kind == "package"]
     if packages:
         name = f"install {len(packages)} packages"
-        operations.append(_operation("packages.installed", name, {"names": list(dict.fromkeys(packages))}, 1800))
+        operations.append(
+            _operation("packages.installed", name, {"names": list(dict.fromkeys(packages))}, 1800)
+        )
     names = {change.name for change in changes if change.kind == "user"}
     users = [
-        [user.name, user.home, list(user.groups)] for spec in wanted.specs for user in spec.users if user.name in names
+        [user.name, user.home, list(user.groups)]
+        for spec in wanted.specs
+        for user in spec.users
+        if user.name in names
     ]
     if users:
         operations.append(_operation("users.present", "users", {"users": users}))
@@ -104,7 +119,13 @@ def _step(spec: ComponentSpec, step: Step) -> Operation:
 
 
 def _activation(component: str, machines: Mapping[str, Any]) -> dict[str, Any]:
-    phase: dict[str, Any] = {"name": f"start {component}", "hosts": {}, "probes": {}, "applied": {}, "journal": {}}
+    phase: dict[str, Any] = {
+        "name": f"start {component}",
+        "hosts": {},
+        "probes": {},
+        "applied": {},
+        "journal": {},
+    }
     for machine, (wanted, found, changes) in machines.items():
         spec = next((spec for spec in wanted.specs if spec.name == component), None)
         if spec is None:
@@ -127,7 +148,9 @@ def _activation(component: str, machines: Mapping[str, Any]) -> dict[str, Any]:
 
 def _units(spec: ComponentSpec, wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
     need = restart_needed(wanted, spec, found)
-    mine = {change.name: change for change in changes if change.component == spec.name and change.kind == "unit"}
+    mine = {
+        change.name: change for change in changes if change.component == spec.name and change.kind == "unit"
+    }
     rerun = any(change.component == spec.name and change.kind in ("file", "package") for change in changes)
     if not mine and not need and not rerun:
         return []

@@ -10,7 +10,6 @@ import sys
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from pathlib import Path
 from typing import Any
 
 from deployer.core.errors import DeployError
@@ -25,14 +24,12 @@ class Engine:
     """One child process. Start it early: it imports for half a second while the project is read."""
 
     def __init__(self, sink: Sink, *, debug: bool = False) -> None:
-        # The child finds the package where this process found it, installed or not.
-        package = str(Path(__file__).resolve().parents[2])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
+        environment = dict(os.environ)
         if debug:
             environment["DEPLOY_ENGINE_DEBUG"] = "1"
         self.sink = sink
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deployer.engine"],
+            [sys.executable, "-I", "-m", "deployer.engine"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if debug else subprocess.DEVNULL,
@@ -73,7 +70,9 @@ class Engine:
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             future.set_exception(
-                EngineFailure("talking to the machines", "the engine process ended", "run it again with --debug")
+                EngineFailure(
+                    "talking to the machines", "the engine process ended", "run it again with --debug"
+                )
             )
 
     def send(self, verb: str, **arguments: Any) -> Future[Any]:
@@ -99,9 +98,13 @@ class Engine:
         try:
             return self.send(verb, **arguments).result(bound)
         except FutureTimeout:
-            raise EngineFailure("talking to the machines", f"no answer to {verb} within {bound:g} s") from None
+            raise EngineFailure(
+                "talking to the machines", f"no answer to {verb} within {bound:g} s"
+            ) from None
 
-    def run(self, machine: str, command: str, *, stdin: str = "", timeout: float = 30) -> tuple[int, str, str]:
+    def run(
+        self, machine: str, command: str, *, stdin: str = "", timeout: float = 30
+    ) -> tuple[int, str, str]:
         """A shell command on a machine: exit code, standard output, standard error."""
         answer = self.ask(
             "run", bound=timeout + 30, machine=machine, command=command, stdin=stdin, timeout=timeout
@@ -117,4 +120,3 @@ class Engine:
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait(5)
-

@@ -51,7 +51,9 @@ def _users(wanted: Wanted, found: Found) -> Iterator[Change]:
             if user.name not in have:
                 yield Change(wanted.machine, spec.name, "user", user.name, "create")
             elif missing := sorted(set(user.groups) - set(have[user.name])):
-                yield Change(wanted.machine, spec.name, "user", user.name, "change", f"groups {', '.join(missing)}")
+                yield Change(
+                    wanted.machine, spec.name, "user", user.name, "change", f"groups {', '.join(missing)}"
+                )
 
 
 def _directories(wanted: Wanted, found: Found) -> Iterator[Change]:
@@ -61,7 +63,9 @@ def _directories(wanted: Wanted, found: Found) -> Iterator[Change]:
         if path not in have:
             yield Change(wanted.machine, component, "directory", path, "create")
         elif have[path] != wish:
-            yield Change(wanted.machine, component, "directory", path, "change", _difference(have[path], wish))
+            yield Change(
+                wanted.machine, component, "directory", path, "change", _difference(have[path], wish)
+            )
 
 
 def _files(wanted: Wanted, found: Found) -> Iterator[Change]:
@@ -81,7 +85,9 @@ def _difference(have: list[object], wish: list[object]) -> str:
     parts = []
     for label, old, new in zip(("mode", "owner", "group"), have, wish, strict=False):
         if old != new:
-            both = (f"{old:04o}", f"{new:04o}") if isinstance(old, int) and isinstance(new, int) else (old, new)
+            both = (
+                (f"{old:04o}", f"{new:04o}") if isinstance(old, int) and isinstance(new, int) else (old, new)
+            )
             parts.append(f"{label} {both[0]} -> {both[1]}")
     if have[3] != wish[3]:
         parts.append("content")
@@ -94,7 +100,9 @@ def _steps(wanted: Wanted, found: Found) -> Iterator[Change]:
         for step in spec.steps:
             state = have.get(step_key(spec, step.name), {})
             if not state.get("ok"):
-                yield Change(wanted.machine, spec.name, "step", step.name, "run", "" if not state else "not done")
+                yield Change(
+                    wanted.machine, spec.name, "step", step.name, "run", "" if not state else "not done"
+                )
             elif state.get("marker") != step_digest(step):
                 yield Change(wanted.machine, spec.name, "step", step.name, "run", "arguments changed")
 
@@ -106,7 +114,14 @@ def _units(wanted: Wanted, found: Found) -> Iterator[Change]:
         for unit in spec.units:
             state = have.get(unit.name, {})
             active = state.get("active") in ("active", "activating", "reloading")
-            enabled = state.get("enabled") in ("enabled", "static", "alias", "generated", "indirect", "enabled-runtime")
+            enabled = state.get("enabled") in (
+                "enabled",
+                "static",
+                "alias",
+                "generated",
+                "indirect",
+                "enabled-runtime",
+            )
             if not unit.wanted:
                 if active or state.get("enabled") == "enabled":
                     yield Change(wanted.machine, spec.name, "unit", unit.name, "stop")
@@ -114,6 +129,8 @@ def _units(wanted: Wanted, found: Found) -> Iterator[Change]:
                 detail = "not enabled" if active else state.get("active", "")
                 yield Change(wanted.machine, spec.name, "unit", unit.name, "start", detail)
         if need == "restart":
-            yield Change(wanted.machine, spec.name, "restart", spec.name, "restart", "its files or packages changed")
+            yield Change(
+                wanted.machine, spec.name, "restart", spec.name, "restart", "its files or packages changed"
+            )
         elif need == "reload":
             yield Change(wanted.machine, spec.name, "reload", spec.name, "reload", "its files changed")

@@ -27,7 +27,9 @@ def down(request: Request, sink: Sink) -> dict[str, Any]:
             if machines and not request.confirm(
                 f"delete {len(machines)} machine(s) of {project.deployment} with all their data: {names}. Go on?"
             ):
-                raise InputError("down", "stopped before anything was deleted", "run it again and say yes, or use --yes")
+                raise InputError(
+                    "down", "stopped before anything was deleted", "run it again and say yes, or use --yes"
+                )
             journal = Journal(project.state_dir)
             for name, machine in machines.items():
                 sink(Event("machine", "delete machine", machine=name, status="start"))

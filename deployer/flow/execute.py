@@ -32,7 +32,9 @@ def execute(
         session.connected(session.connect(machines, SSH), SSH)
         command = shlex.join(argv)
         with ThreadPoolExecutor(len(machines)) as pool:
-            answers = list(pool.map(lambda name: session.engine.run(name, command, timeout=LONGEST), machines))
+            answers = list(
+                pool.map(lambda name: session.engine.run(name, command, timeout=LONGEST), machines)
+            )
         return [
             {"machine": name, "code": code, "stdout": out, "stderr": err}
             for name, (code, out, err) in zip(machines, answers, strict=True)
@@ -116,7 +118,9 @@ def _where(session: Session, machines: dict[str, Machine], what: str | None) -> 
     found = [one for one in machines.values() if _units(session, one, machines, what, strict=False)]
     if not found:
         raise InputError(
-            "choosing a journal", f"no component or unit {what!r}", f"components: {', '.join(registry.component_names())}"
+            "choosing a journal",
+            f"no component or unit {what!r}",
+            f"components: {', '.join(registry.component_names())}",
         )
     return found
 
@@ -125,7 +129,9 @@ def _units(
     session: Session, machine: Machine, machines: dict[str, Machine], what: str | None, *, strict: bool = True
 ) -> list[str]:
     everything = machines | {
-        spec.name: provision.placeholder(spec) for spec in session.machine_specs() if spec.name not in machines
+        spec.name: provision.placeholder(spec)
+        for spec in session.machine_specs()
+        if spec.name not in machines
     }
     listed = session.specs(everything, {})[machine.name]
     units = {spec.name: [unit.name for unit in spec.units if unit.wanted] for spec in listed}

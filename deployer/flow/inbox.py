@@ -75,7 +75,9 @@ def inbox(
             found = []
             for name, wanted in places.items():
                 ask = json.dumps({"kinds": wanted, "newest": NEWEST}) + "\n"
-                code, out, err = session.engine.run(name, "python3 -c " + shlex.quote(_READ), stdin=ask, timeout=30)
+                code, out, err = session.engine.run(
+                    name, "python3 -c " + shlex.quote(_READ), stdin=ask, timeout=30
+                )
                 if code != 0:
                     raise InputError("reading the inbox", err.strip()[-300:], machine=name)
                 found += [_message(*entry) for entry in json.loads(out)]

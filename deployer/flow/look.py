@@ -57,7 +57,8 @@ def look(
     facts = _remembered(session)
     specs = session.specs(machines, facts)
     requests = {
-        name: observe.request_for(specs[name], lease=lease, scripts=scripts, probes=probes) for name in machines
+        name: observe.request_for(specs[name], lease=lease, scripts=scripts, probes=probes)
+        for name in machines
     }
     if connection is None:
         found = observe.observe(session.engine, requests)
@@ -158,7 +159,11 @@ def results(view: View, outer: Sequence[Result]) -> list[ProbeResult]:
                     one = answers[probe.name]
                     ok, detail, seconds, where = one.ok, one.detail, one.seconds, ""
                 else:
-                    raw = inner.get(f"{spec.name}/{probe.name}", {"ok": False, "detail": "did not run", "seconds": 0})
+                    raw = inner.get(
+                        f"{spec.name}/{probe.name}", {"ok": False, "detail": "did not run", "seconds": 0}
+                    )
                     ok, detail, seconds, where = raw["ok"], raw["detail"], raw["seconds"], machine
-                listed.append(ProbeResult(where, spec.name, probe.name, ok, detail, seconds, probe.degrades, probe.unit))
+                listed.append(
+                    ProbeResult(where, spec.name, probe.name, ok, detail, seconds, probe.degrades, probe.unit)
+                )
     return listed

@@ -49,4 +49,6 @@ class Mask:
 
     def error(self, error: DeployError) -> None:
         """Mask the error's own texts in place."""
-        error.why, error.detail, error.next = (self.text(part) for part in (error.why, error.detail, error.next))
+        error.why, error.detail, error.next = (
+            self.text(part) for part in (error.why, error.detail, error.next)
+        )

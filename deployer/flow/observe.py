@@ -34,7 +34,9 @@ class Found:
 
 # A machine that does not exist yet: compared with nothing.
 def nothing(machine: str) -> Found:
-    return Found(machine, {"facts": {"cores": 1, "memory": 1 << 30, "architecture": "amd64", "system": "debian 13"}})
+    return Found(
+        machine, {"facts": {"cores": 1, "memory": 1 << 30, "architecture": "amd64", "system": "debian 13"}}
+    )
 
 
 def step_key(spec: ComponentSpec, step: str) -> str:
@@ -84,7 +86,10 @@ def observe(engine: Engine, requests: Mapping[str, Mapping[str, Any]]) -> dict[s
             error = answer["error"]
             if error.get("kind") in ("unreachable", "timeout"):
                 raise UnreachableError(
-                    "looking at the machine", error["why"], "see whether it runs and answers SSH, then run this again", machine=name
+                    "looking at the machine",
+                    error["why"],
+                    "see whether it runs and answers SSH, then run this again",
+                    machine=name,
                 )
             raise DeployError(
                 "looking at the machine", error["why"], machine=name, detail=error.get("detail", "")

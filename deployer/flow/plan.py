@@ -37,7 +37,8 @@ def _plan(session: Session) -> Plan:
     for name in provision.unwanted(specs, existing):
         notes.append(f"{name} is not in the inventory and is left alone")
     machines = {
-        spec.name: existing[spec.name] if spec.name in existing else provision.placeholder(spec) for spec in specs
+        spec.name: existing[spec.name] if spec.name in existing else provision.placeholder(spec)
+        for spec in specs
     }
     there = {name: machine for name, machine in machines.items() if name not in absent}
     warnings: tuple[str, ...] = ()
@@ -46,7 +47,9 @@ def _plan(session: Session) -> Plan:
         changes += view.changes
         warnings = view.warnings
     if absent:
-        listed = session.specs({name: machines[name] for name in machines}, {name: Facts() for name in machines})
+        listed = session.specs(
+            {name: machines[name] for name in machines}, {name: Facts() for name in machines}
+        )
         wanted = session.wanted({name: listed[name] for name in absent})
         for name in sorted(absent):
             changes += diff(wanted[name], nothing(name))

@@ -36,7 +36,9 @@ def _size(project: Project, entry: MachineEntry) -> Size:
     """The sum of what the machine's roles wish for."""
     sizes = [project.stack.sizes[role] for role in entry.roles if role in project.stack.sizes]
     return Size(
-        sum(size.cores for size in sizes), sum(size.memory for size in sizes), sum(size.disk for size in sizes)
+        sum(size.cores for size in sizes),
+        sum(size.memory for size in sizes),
+        sum(size.disk for size in sizes),
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from deployer.core.component import ComponentSpec, Context, Secret
 from deployer.core.errors import InputError
-from deployer.core.machine import Deployment
 from deployer.core.model import Project
 from deployer.core.provider import Provider
 
@@ -64,8 +63,16 @@ def provider_module(name: str) -> ModuleType:
     return importlib.import_module(f"providers.{name}")
 
 
-def provider(name: str, options: Mapping[str, object], deployment: Deployment) -> Provider:
-    made: Provider = provider_module(name).make(options, deployment)
+def provider(project: Project, *, trust_first: bool) -> Provider:
+    """The inventory's provider. One whose machines exist already (it says so by FROM_FLOW) is told which they are,
+    whether an unknown host key may be believed this once, and where to remember it."""
+    module = provider_module(project.inventory.provider)
+    options = dict(project.inventory.options)
+    if hasattr(module, "FROM_FLOW"):
+        machines = [{"name": entry.name, **entry.options} for entry in project.inventory.machines]
+        adopted = str(project.state_dir / "adopted")
+        options |= {"machines": machines, "trust_first": trust_first, "adopted": adopted}
+    made: Provider = module.make(options, project.deployment)
     return made
 
 

@@ -61,9 +61,7 @@ class Session:
             mask.learn(secrets.values(), project)
             for notice in notices:
                 masked(Event("notice", notice))
-            options = {**project.inventory.options, "trust_first": request.trust_first}
-            machines = [{"name": m.name, **m.options} for m in project.inventory.machines]
-            provider = registry.provider(project.inventory.provider, {**options, "machines": machines}, project.deployment)
+            provider = registry.provider(project, trust_first=request.trust_first)
         except BaseException:
             engine.close()
             raise
@@ -148,7 +146,9 @@ class Session:
     def context(self, machine: Machine, machines: Mapping[str, Machine], facts: Facts) -> Context:
         return Context(self.project, machine, machines, provision.roles(self.project), self.secrets, facts)
 
-    def specs(self, machines: Mapping[str, Machine], facts: Mapping[str, Facts]) -> dict[str, list[ComponentSpec]]:
+    def specs(
+        self, machines: Mapping[str, Machine], facts: Mapping[str, Facts]
+    ) -> dict[str, list[ComponentSpec]]:
         return {
             name: registry.specs(self.context(machine, machines, facts.get(name, Facts())))
             for name, machine in machines.items()
@@ -182,12 +182,16 @@ def _unreachable(name: str, failure: Mapping[str, str], timeout: float) -> Unrea
     )
 
 
-def single(machines: Mapping[str, Machine], wanted: str | None, roles: Mapping[str, tuple[str, ...]]) -> Machine:
+def single(
+    machines: Mapping[str, Machine], wanted: str | None, roles: Mapping[str, tuple[str, ...]]
+) -> Machine:
     """The machine that the operator means: by name, by role, or the only one. Raises InputError."""
     if wanted is None:
         if len(machines) == 1:
             return next(iter(machines.values()))
-        raise InputError("choosing a machine", f"there are {len(machines)}", f"name one: {', '.join(machines)}")
+        raise InputError(
+            "choosing a machine", f"there are {len(machines)}", f"name one: {', '.join(machines)}"
+        )
     for name in (wanted, *roles.get(wanted, ())):
         if name in machines:
             return machines[name]

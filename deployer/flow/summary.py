@@ -13,13 +13,20 @@ from deployer.flow.session import Session
 def hosts(session: Session) -> list[str]:
     """Public names of the app, in the order of the manifest's routes."""
     domain = session.project.stack.domain
-    names = [route.host.replace("{{ domain }}", domain).replace("{{domain}}", domain) for route in session.project.app.routes]
+    names = [
+        route.host.replace("{{ domain }}", domain).replace("{{domain}}", domain)
+        for route in session.project.app.routes
+    ]
     return list(dict.fromkeys(names)) or [domain]
 
 
 def degraded(view: View, probes: Sequence[ProbeResult]) -> list[str]:
     """Why the deployment works with something missing."""
-    red = [f"{probe.component}/{probe.name}: {probe.detail}" for probe in probes if not probe.ok and probe.degrades]
+    red = [
+        f"{probe.component}/{probe.name}: {probe.detail}"
+        for probe in probes
+        if not probe.ok and probe.degrades
+    ]
     return [*view.warnings, *red]
 
 
@@ -40,14 +47,17 @@ def build(
         notes.append(f"to open it from this computer, add to /etc/hosts: {front.address} {names}")
         notes.append(f"its certificates are signed by the stack's own CA: {ca_file(session)}")
     if project.app.admin:
-        notes.append(f"first admin: {project.app.admin_name}; password: deploy secrets show app/admin_password")
+        notes.append(
+            f"first admin: {project.app.admin_name}; password: deploy secrets show app/admin_password"
+        )
     if project.inventory.catch:
         notes.append("mail and SMS stay on the machine: deploy inbox")
     return {
         "deployment": str(project.deployment),
         "urls": [f"https://{name}/" for name in hosts(session)],
         "machines": [
-            {"name": m.name, "address": m.address, "roles": _roles(session, m.name)} for m in view.machines.values()
+            {"name": m.name, "address": m.address, "roles": _roles(session, m.name)}
+            for m in view.machines.values()
         ],
         "changed": len(changes) + int(new and not changes),
         "changes": [change.to_json() for change in changes],
@@ -65,7 +75,9 @@ def provision_front(session: Session) -> tuple[str, ...]:
 
 
 def _roles(session: Session, machine: str) -> list[str]:
-    return [role for entry in session.project.inventory.machines if entry.name == machine for role in entry.roles]
+    return [
+        role for entry in session.project.inventory.machines if entry.name == machine for role in entry.roles
+    ]
 
 
 def ca_file(session: Session) -> str:

@@ -102,13 +102,21 @@ def _save(session: Session, machines: Mapping[str, Machine]) -> None:
 
 def _confirm(session: Session, question: str) -> None:
     if not session.request.confirm(question):
-        raise InputError("up", "stopped before anything was changed", "run it again and say yes, or use --yes")
+        raise InputError(
+            "up", "stopped before anything was changed", "run it again and say yes, or use --yes"
+        )
 
 
 def _announce(session: Session, view: View) -> None:
     for change in view.changes:
         session.sink(
-            Event("change", f"{change.component}: {change}", machine=change.machine, status="", data=change.to_json())
+            Event(
+                "change",
+                f"{change.component}: {change}",
+                machine=change.machine,
+                status="",
+                data=change.to_json(),
+            )
         )
 
 
@@ -129,7 +137,11 @@ def _apply(session: Session, view: View) -> None:
 def _settled(session: Session, view: View) -> None:
     """After applying, nothing may be left to do; what is left is told, since the next run would do it again."""
     for change in view.changes:
-        session.sink(Event("warning", f"still to do after this run: {change.component}: {change}", machine=change.machine))
+        session.sink(
+            Event(
+                "warning", f"still to do after this run: {change.component}: {change}", machine=change.machine
+            )
+        )
 
 
 def _outer(session: Session, machines: Mapping[str, Machine], view: View | None = None) -> Sequence[Any]:
@@ -146,7 +158,9 @@ def _judge(session: Session, probes: Sequence[ProbeResult]) -> None:
     units = [first.unit] if first.unit else []
     detail = "\n".join(f"{probe.component}/{probe.name}: {probe.detail or 'no answer'}" for probe in red)
     if first.machine and units:
-        code, out, _ = session.engine.run(first.machine, f"journalctl --no-pager -o short -n 12 -u {units[0]}", timeout=15)
+        code, out, _ = session.engine.run(
+            first.machine, f"journalctl --no-pager -o short -n 12 -u {units[0]}", timeout=15
+        )
         detail += "\n" + session.mask.text(out if code == 0 else "")
     raise DeployError(
         f"probing {session.project.deployment}",
@@ -207,4 +221,3 @@ class _Lease:
         except DeployError:
             # Already failing for a better reason; the lease expires by itself.
             pass
-

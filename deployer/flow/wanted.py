@@ -95,7 +95,9 @@ def render(file: File, root: Path) -> bytes:
     except jinja2.TemplateError as error:
         line = getattr(error, "lineno", None)
         where = f"{file.template}:{line}" if line else file.template
-        raise DeployError(f"rendering {file.path}", f"{where}: {error.message}", "mend the template") from None
+        raise DeployError(
+            f"rendering {file.path}", f"{where}: {error.message}", "mend the template"
+        ) from None
 
 
 def build(machine: str, specs: Sequence[ComponentSpec], root: Path) -> Wanted:

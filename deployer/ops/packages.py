@@ -24,8 +24,8 @@ def installed(names: Sequence[str]) -> Iterator[StringCommand]:
     yield script(f"""
 export DEBIAN_FRONTEND=noninteractive DEPLOY_INSTALLING=1 LC_ALL=C.UTF-8
 get() {{ apt-get -q -y -o DPkg::Lock::Timeout={LOCK} -o Dpkg::Use-Pty=0 "$@"; }}
-update() {{ get -o APT::Update::Error-Mode=any update >/tmp/deploy-apt.log 2>&1 || {{ cat /tmp/deploy-apt.log; return 1; }}; }}
-install() {{ get --no-install-recommends -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io install {wanted}; }}
+update() {{ get -o APT::Update::Error-Mode=any update; }}
+install() {{ get --no-install-recommends -o Dpkg::Options::=--force-confold install {wanted}; }}
 dpkg --configure -a --force-confold
 if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -1440 -print -quit)" ]; then update; fi
 install || {{ update; install; }}

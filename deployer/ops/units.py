@@ -16,13 +16,19 @@ def _quoted(names: Sequence[str]) -> str:
 
 @operation()
 def converged(
-    stop: Sequence[str], enable: Sequence[str], start: Sequence[str], restart: Sequence[str], reload: Sequence[str]
+    stop: Sequence[str],
+    enable: Sequence[str],
+    start: Sequence[str],
+    restart: Sequence[str],
+    reload: Sequence[str],
 ) -> Iterator[StringCommand]:
     """Stop and disable `stop`; enable `enable`; then start, restart and reload. Reading the files of units again
     comes first and is cheap. A unit that fails to start fails the operation; its journal is shown by the engine."""
     lines = ["systemctl daemon-reload"]
     for name in stop:
-        lines.append(f"systemctl disable --now --quiet {shlex.quote(name)} 2>/dev/null || systemctl stop {shlex.quote(name)} || true")
+        lines.append(
+            f"systemctl disable --now --quiet {shlex.quote(name)} 2>/dev/null || systemctl stop {shlex.quote(name)} || true"
+        )
     if enable:
         lines.append(f"systemctl enable --quiet {_quoted(enable)}")
     if restart or start:

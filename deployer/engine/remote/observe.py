@@ -44,7 +44,13 @@ def stat_of(path):
 def run(argv, stdin="", timeout=20.0):
     try:
         done = subprocess.run(
-            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, errors="replace"
+            argv,
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            errors="replace",
         )
         return done.returncode, done.stdout
     except subprocess.TimeoutExpired:
@@ -72,8 +78,20 @@ def packages(names):
 def units(names):
     if not names:
         return {}
-    _, out = run(["systemctl", "show", "-p", "Id,Names,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts", "--"] + names)
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in out.strip().split("\n\n")]
+    _, out = run(
+        [
+            "systemctl",
+            "show",
+            "-p",
+            "Id,Names,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts",
+            "--",
+        ]
+        + names
+    )
+    blocks = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for block in out.strip().split("\n\n")
+    ]
     found = {}
     for name, block in zip(names, blocks):
         found[name] = {
@@ -105,7 +123,11 @@ def probe(text, timeout):
     start = time.monotonic()
     code, out = script(text, timeout)
     lines = out.strip().splitlines()
-    return {"ok": code == 0, "detail": lines[-1][:300] if lines else "", "seconds": round(time.monotonic() - start, 3)}
+    return {
+        "ok": code == 0,
+        "detail": lines[-1][:300] if lines else "",
+        "seconds": round(time.monotonic() - start, 3),
+    }
 
 
 def lease(wanted):
@@ -124,7 +146,12 @@ def lease(wanted):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(path + ".new", path)
-        elif verdict["granted"] and wanted["do"] == "release" and existing and existing.get("id") == wanted["lease"]["id"]:
+        elif (
+            verdict["granted"]
+            and wanted["do"] == "release"
+            and existing
+            and existing.get("id") == wanted["lease"]["id"]
+        ):
             os.unlink(path)
     return dict(verdict, existing=existing)
 
@@ -161,7 +188,10 @@ def main():
             "units": pool.submit(units, wanted.get("units", [])),
         }
         steps = {key: pool.submit(step, key, check) for key, check in wanted.get("steps", {}).items()}
-        probes = {key: pool.submit(probe, text, timeout) for key, (text, timeout) in wanted.get("probes", {}).items()}
+        probes = {
+            key: pool.submit(probe, text, timeout)
+            for key, (text, timeout) in wanted.get("probes", {}).items()
+        }
         scripts = {key: pool.submit(script, text, 20.0) for key, text in wanted.get("scripts", {}).items()}
         answer["files"] = {path: found for path in wanted.get("files", []) if (found := stat_of(path))}
         answer["users"] = {}
@@ -173,7 +203,8 @@ def main():
             answer["users"][user] = sorted(g.gr_name for g in grp.getgrall() if user in g.gr_mem)
         answer["managed"] = read_json(os.path.join(STATE, "managed.json")) or {}
         answer["applied"] = {
-            name: read_json(os.path.join(STATE, "applied", name)) or {} for name in wanted.get("components", [])
+            name: read_json(os.path.join(STATE, "applied", name)) or {}
+            for name in wanted.get("components", [])
         }
         for key, future in waiting.items():
             answer[key] = future.result()
