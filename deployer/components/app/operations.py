@@ -1,0 +1,94 @@
+"""Carries out the app's steps. Run by the engine only."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Sequence
+
+from pyinfra.api import StringCommand, operation
+
+from deployer.components.app.layout import BUILD_USER, CACHE, SWITCH, UV_LOCK
+from deployer.ops.script import script
+
+# MiB; beyond it the cache of packages is emptied after a release was built.
+_CACHE_BOUND = 2000
+
+
+@operation()
+def release(
+    home: str, release: str, uv: str, runtimes: Sequence[Sequence[object]]
+) -> Generator[StringCommand, None, None]:
+    """Build a release beside the others and give it its name at the end.
+
+    runtimes: [name, lock file, may packages be built from source]. Built by a user who owns nothing, then given
+    to root, so that the app cannot change its own program. Only wheels whose hash the lock names are unpacked.
+    """
+    folder = f"{home}/releases/{release}"
+    lines = [
+        "umask 022",
+        f"exec 9>{shlex.quote(home)}/.build.lock; flock -w 900 9",
+        *_uv(uv),
+        f"test -d {folder} && exit 0",
+        f"rm -rf {home}/releases/*.tmp",
+        f"install -d -o {BUILD_USER} -g {BUILD_USER} {folder}.tmp",
+        # A cache that came from elsewhere (a mounted folder) belongs to a number that means nobody here.
+        f'test -z "$(find {CACHE} -maxdepth 1 ! -user {BUILD_USER} -print -quit)" || chown -R {BUILD_USER}: {CACHE}',
+        f"runuser -u {BUILD_USER} -- env -i PATH=/usr/bin:/bin HOME={CACHE} UV_CACHE_DIR={CACHE}"
+        " UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 bash -euo pipefail <<'BUILD'",
+        f"cd {folder}.tmp",
+    ]
+    for name, lock, build in runtimes:
+        wheels = "" if build else "--no-build"
+        lines += [
+            f"{_tool(uv)} venv --quiet --relocatable --python /usr/bin/python3 {shlex.quote(str(name))}",
+            f"{_tool(uv)} pip sync --quiet {wheels} --require-hashes --compile-bytecode"
+            f" --python {shlex.quote(str(name))}/bin/python {shlex.quote(str(lock))}",
+        ]
+    lines += [
+        "BUILD",
+        f"chown -R root:root {folder}.tmp",
+        f"chmod -R u+rwX,go+rX,go-w {folder}.tmp",
+        # Its files are on the disk before its name says so.
+        f"sync -f {folder}.tmp",
+        f"mv -T {folder}.tmp {folder}",
+        f"if [ $(du -sm {CACHE} | cut -f1) -gt {_CACHE_BOUND} ]; then rm -rf {CACHE}/*; fi",
+    ]
+    yield script("\n".join(lines))
+
+
+def _tool(version: str) -> str:
+    return f"/opt/deploy/tools/uv-{version}/bin/uv"
+
+
+def _uv(version: str) -> list[str]:
+    """uv, fetched once by pip (whose wheel Debian ships): the version and hashes of our own lock."""
+    folder = f"/opt/deploy/tools/uv-{version}"
+    return [
+        f"if [ ! -x {_tool(version)} ]; then",
+        f"rm -rf {folder}.tmp; mkdir -p {folder}.tmp",
+        "pip=$(ls /usr/share/python-wheels/pip-*.whl | tail -n 1)",
+        'PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore python3 "$pip/pip" install --quiet --no-cache-dir'
+        f" --require-hashes --only-binary :all: --no-deps --no-compile --target {folder}.tmp -r {UV_LOCK}",
+        f"sync -f {folder}.tmp; rm -rf {folder}; mv -T {folder}.tmp {folder}",
+        "fi",
+    ]
+
+
+@operation()
+def in_service(app: str) -> Generator[StringCommand, None, None]:
+    """Put the written release and configuration into service; on failure what served before serves again."""
+    yield script(f"{SWITCH} {shlex.quote(app)}")
+
+
+@operation()
+def once(app: str, step: str, unit: str) -> Generator[StringCommand, None, None]:
+    """Run a step of the app that is done once, such as making the first admin."""
+    marks = f"/var/lib/deploy/app/{app}/once"
+    yield script(
+        f"started=$(date +%s)\n"
+        f"if ! systemctl start {shlex.quote(unit)}; then\n"
+        f"  echo {shlex.quote(f'the step {step} of {app} failed')} >&2\n"
+        f"  journalctl --no-pager -o cat -n 25 --since @$started -u {shlex.quote(unit)} >&2; exit 1\n"
+        "fi\n"
+        f"mkdir -p {shlex.quote(marks)}; touch {shlex.quote(marks)}/{shlex.quote(step)}"
+    )

@@ -1,0 +1,308 @@
+"""The app component: everything follows from the manifest."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from deployer.components.app.layout import BUILD_USER, CACHE, SWITCH, UV_LOCK, Layout
+from deployer.components.app.values import values
+from deployer.core.component import (
+    ComponentSpec,
+    Context,
+    Data,
+    Directory,
+    File,
+    Probe,
+    Secret,
+    Step,
+    Unit,
+    User,
+)
+from deployer.core.errors import InputError
+from deployer.core.model import AppStep, Manifest, Process, Project
+from deployer.core.resources import find_template, service_file
+
+# pip's wheel alone, without pip as a package: it fetches uv once, and uv does the rest.
+_PACKAGES = ("python3", "python3-pip-whl", "ca-certificates", "curl")
+
+
+def secrets(project: Project) -> tuple[Secret, ...]:
+    """The app's own secrets, and its first admin's password."""
+    app = project.app
+    own = tuple(Secret(f"app/{entry.name}", entry.kind) for entry in app.secrets)
+    return own + ((Secret("app/admin_password"),) if app.admin else ())
+
+
+def spec(ctx: Context) -> ComponentSpec:
+    """Raises InputError for a manifest that asks for what is not there."""
+    app = ctx.project.app
+    check(app)
+    layout = Layout(app, ctx.project.stack.domain)
+    return ComponentSpec(
+        name="app",
+        packages=tuple(
+            dict.fromkeys([*_PACKAGES, *(name for entry in app.runtimes for name in entry.packages)])
+        ),
+        users=(User(BUILD_USER), User(layout.user, home=layout.data)),
+        directories=tuple(_directories(layout)),
+        files=tuple(_files(ctx, layout)),
+        units=tuple(Unit(name, managed_by_step=True) for name in layout.units),
+        steps=tuple(_steps(ctx, layout)),
+        probes=tuple(_probes(layout)),
+        data=tuple(_data(layout)),
+    )
+
+
+def check(app: Manifest) -> None:
+    """Refuse what a manifest may say but this version does not do."""
+
+    def refuse(why: str, next: str) -> InputError:
+        return InputError(f"reading the manifest of {app.name}", why, next)
+
+    for runtime in app.runtimes:
+        if runtime.kind != "python":
+            raise refuse(
+                f"runtime {runtime.name}: kind {runtime.kind!r} is not supported yet",
+                "use a python runtime",
+            )
+    if app.overlap:
+        raise refuse(
+            "overlap: true is not supported yet: every release takes over from the one before it",
+            "leave it out; requests wait at the proxy during the change",
+        )
+    names = [process.name for process in app.processes]
+    steps = [step.name for step in _app_steps(app)]
+    for name in [*names, *steps]:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+            raise refuse(f"{name!r} is no name for a process or step", "use small letters, digits and dashes")
+    if twice := sorted({name for name in steps if steps.count(name) > 1}):
+        raise refuse(f"two steps are called {twice[0]}", "give each its own name")
+
+
+def _app_steps(app: Manifest) -> tuple[AppStep, ...]:
+    return (*app.migrations, *((app.admin,) if app.admin else ()))
+
+
+def _directories(layout: Layout) -> Iterator[Directory]:
+    yield Directory("/etc/deploy")
+    yield Directory("/etc/deploy/apps")
+    yield Directory("/etc/deploy/app-switch", mode=0o700)
+    yield Directory(layout.config, mode=0o750, group=layout.user)
+    yield Directory(layout.data, mode=0o750, owner=layout.user, group=layout.user)
+    yield Directory(layout.home)
+    yield Directory(f"{layout.home}/releases")
+    yield Directory("/var/lib/deploy/app", mode=0o700)
+    yield Directory(layout.state, mode=0o700)
+    yield Directory(CACHE, owner=BUILD_USER, group=BUILD_USER)
+    for folder in sorted({_folder(entry.kind, entry.path) for entry in layout.app.data} - {"."}):
+        yield Directory(f"{layout.data}/{folder}", mode=0o750, owner=layout.user, group=layout.user)
+
+
+def _folder(kind: str, path: str) -> str:
+    return path if kind == "files" else str(PurePosixPath(path).parent)
+
+
+# --- files ---
+
+
+def _files(ctx: Context, layout: Layout) -> Iterator[File]:
+    app = layout.app
+    shared = values(ctx, layout)
+    yield File(SWITCH, content=service_file("app", "app-switch"), mode=0o755, on_change="none")
+    yield File(UV_LOCK, content=_shipped(ctx, "app/uv.lock"), on_change="none")
+    for runtime in app.runtimes:
+        # Another lock is another release, which the plan of the switch names.
+        yield File(layout.lock(runtime.name), content=layout.lock_text(runtime.name), on_change="none")
+    for file in app.files:
+        yield File(
+            f"{layout.config}/{file.path}",
+            template=f"apps/{app.name}/{file.template}",
+            values=shared,
+            mode=0o640,
+            group=layout.user,
+            secret=file.secret,
+        )
+    for process in app.processes:
+        yield File(
+            f"/etc/systemd/system/{layout.unit(process)}",
+            template="app/process.service.j2",
+            values=_process_values(layout, process),
+        )
+    for step in _app_steps(app):
+        # A migration's unit names the release too, but is no reason to restart anything.
+        yield File(
+            f"/etc/systemd/system/{layout.step_unit(step)}",
+            template="app/step.service.j2",
+            values=_step_values(layout, step),
+            on_change="none",
+        )
+        if step.stdin:
+            yield File(
+                layout.stdin(step),
+                template=f"apps/{app.name}/{step.stdin}",
+                values=_stdin_values(ctx, shared),
+                mode=0o600,
+                secret=True,
+                on_change="none",
+            )
+    yield File(layout.plan, content=switch_plan(layout), mode=0o600)
+
+
+def _shipped(ctx: Context, template: str) -> str:
+    return find_template(template, ctx.project.root).read_text(encoding="utf-8")
+
+
+def _stdin_values(ctx: Context, shared: dict[str, object]) -> dict[str, object]:
+    """The admin's password is in no file that the app's user can read."""
+    if ctx.project.app.admin is None:
+        return shared
+    return {**shared, "admin_password": ctx.secret("app/admin_password")}
+
+
+def _process_values(layout: Layout, process: Process) -> dict[str, object]:
+    def expand(text: str, part: str) -> str:
+        what = f"{part} of process {process.name}"
+        return layout.expand(text, what, runtime=process.runtime, port=process.port)
+
+    return {
+        **_unit_values(layout, process.name, process.runtime, process.environment_file),
+        "command": for_systemd(expand(process.command, "command")),
+        "prepare": tuple(for_systemd(expand(line, "prepare")) for line in process.prepare),
+        "environment": _environment({key: expand(v, key) for key, v in process.environment.items()}),
+        "start_timeout": process.start_timeout,
+    }
+
+
+def _step_values(layout: Layout, step: AppStep) -> dict[str, object]:
+    def expand(text: str, part: str) -> str:
+        return layout.expand(text, f"{part} of step {step.name}", runtime=step.runtime)
+
+    return {
+        **_unit_values(layout, step.name, step.runtime, step.environment_file),
+        "command": for_systemd(expand(step.command, "command")),
+        "environment": _environment({key: expand(v, key) for key, v in step.environment.items()}),
+        "stdin": layout.stdin(step) if step.stdin else "",
+        "timeout": step.timeout,
+    }
+
+
+def _unit_values(layout: Layout, name: str, runtime: str, environment_file: str) -> dict[str, object]:
+    kinds = {entry.name: entry.kind for entry in layout.app.runtimes}
+    return {
+        "app": layout.app.name,
+        "version": layout.app.version,
+        "name": name,
+        "user": layout.user,
+        "data": layout.data,
+        "switch": SWITCH,
+        "environment_file": f"{layout.config}/{environment_file}" if environment_file else "",
+        # A just-in-time compiler (node) writes code and runs it.
+        "deny_write_execute": kinds.get(runtime) == "python",
+    }
+
+
+def _environment(environment: dict[str, str]) -> dict[str, str]:
+    return {
+        key: for_systemd(value).replace("\\", "\\\\").replace('"', '\\"')
+        for key, value in environment.items()
+    }
+
+
+def for_systemd(text: str) -> str:
+    """One line of a unit: a percent sign would start a specifier (systemd.unit(5))."""
+    return " ".join(text.split()).replace("%", "%%")
+
+
+def switch_plan(layout: Layout) -> str:
+    """What app-switch shall reach, as JSON. Holds no secret."""
+    app = layout.app
+    files = [f"{layout.config}/{file.path}" for file in app.files]
+    files += [f"/etc/systemd/system/{name}" for name in layout.units]
+    plan = {
+        "app": app.name,
+        "version": app.version,
+        "home": layout.home,
+        "state": layout.state,
+        "release": layout.release(),
+        # Read for "is what runs what shall run?", and put back when a change fails.
+        "files": [*files, layout.plan],
+        "processes": [
+            {
+                "name": process.name,
+                "unit": layout.unit(process),
+                "ready": layout.expand(
+                    process.ready,
+                    f"ready of process {process.name}",
+                    runtime=process.runtime,
+                    port=process.port,
+                ),
+                "timeout": process.start_timeout,
+            }
+            for process in app.processes
+        ],
+        "migrations": [
+            {
+                "name": step.name,
+                "unit": layout.step_unit(step),
+                "reversible": step.reversible,
+                "timeout": step.timeout,
+            }
+            for step in app.migrations
+        ],
+    }
+    return json.dumps(plan, indent=1) + "\n"
+
+
+# --- steps, probes, data ---
+
+
+def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
+    app, release = layout.app, layout.release()
+    [uv] = re.findall(r"^uv==(\S+)", _shipped(ctx, "app/uv.lock"), re.MULTILINE)
+    yield Step(
+        "release",
+        "release",
+        check=f"test -d {layout.home}/releases/{release}",
+        args={
+            "home": layout.home,
+            "release": release,
+            "uv": uv,
+            "runtimes": [[entry.name, layout.lock(entry.name), entry.build] for entry in app.runtimes],
+        },
+        stage="configure",
+        timeout=1200,
+    )
+    # Every process and migration may take its time; then the old release once more.
+    bound = 300 + 2 * sum(process.start_timeout for process in app.processes)
+    yield Step(
+        "release in service",
+        "in_service",
+        check=f"{SWITCH} {app.name} --check",
+        args={"app": app.name},
+        timeout=bound + sum(step.timeout for step in app.migrations),
+    )
+    if app.admin:
+        yield Step(
+            f"first admin {app.admin_name}",
+            "once",
+            check=f"test -e {layout.state}/once/{app.admin.name}",
+            args={"app": app.name, "step": app.admin.name, "unit": layout.step_unit(app.admin)},
+            timeout=app.admin.timeout + 30,
+        )
+
+
+def _probes(layout: Layout) -> Iterator[Probe]:
+    for probe in layout.app.probes:
+        process = probe.process or layout.app.processes[0].name
+        script = layout.expand(probe.script, f"script of probe {probe.name}")
+        yield Probe(probe.name, "script", {"script": script}, unit=layout.unit(process))
+
+
+def _data(layout: Layout) -> Iterator[Data]:
+    for name in layout.app.databases:
+        yield Data(name, "postgres", name)
+    for entry in layout.app.data:
+        yield Data(entry.name, "sqlite" if entry.kind == "sqlite" else "files", f"{layout.data}/{entry.path}")
