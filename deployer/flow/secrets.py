@@ -1,0 +1,164 @@
+"""The verbs of the secrets bundle, and what other verbs need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from deployer.core.component import Secret
+from deployer.core.errors import InputError
+from deployer.core.model import Project, Stack
+
+if TYPE_CHECKING:
+    from deployer.flow.request import Request
+    from deployer.pki.generator import Generator
+    from deployer.project.bundle import Bundle
+
+_BRING = "run deploy up to bring it to the machines"
+# What rotating a kind of secret means for what runs.
+_CONSEQUENCES = {
+    "ca": (
+        "every machine gets a new issuer and new certificates, and all services restart",
+        "whoever imported the old root certificate (browsers, other computers) must import the new one",
+    ),
+    "issuer": ("the machine's services restart with new certificates",),
+    "rsa": (
+        "other servers see the new DKIM key in DNS only: publish its record before the next mail, and keep the old "
+        "record for a week",
+    ),
+}
+_NAMED_CONSEQUENCES = {
+    "ssh/host/": (
+        "a new machine gets it at its first boot; a machine that exists keeps its old host key until `deploy up` has "
+        "changed it there, and other clients will warn once",
+    ),
+    "ssh/deploy": (
+        "deploy up still has to log in with a key that the machines accept: an operator's SSH key, or the old one",
+    ),
+    "app/": ("the app restarts; sessions or signatures made with the old value may end",),
+}
+
+
+def open_bundle(
+    project: Project, request: Request, *, make: bool, draft: bool = False
+) -> tuple[Mapping[str, str], list[str]]:
+    """All secrets of the project by name, and notices for the operator.
+
+    make:  make what is missing, bring the readers up to date, and write the bundle if it changed.
+    draft: with make=False, make what is missing in memory only (a plan before the first `up`).
+    Without either raises InputError when there is no bundle yet.
+    """
+    from deployer.flow import registry
+
+    bundle = _open(request, project.stack)
+    if not (bundle.exists or make or draft):
+        raise InputError(
+            f"opening {bundle.path}",
+            "there is none yet: nothing was ever brought up from this folder",
+            "deploy up",
+        )
+    notices = bundle.ensure(registry.secrets(project), _generator(project.stack), save=make)
+    return bundle.values, notices
+
+
+def list_secrets(request: Request) -> list[dict[str, object]]:
+    """name, kind, made and notes of each secret; never a value."""
+    bundle = _existing(request)
+    return [
+        {
+            "name": name,
+            "kind": entry.kind,
+            "made": entry.made,
+            "notes": [f"{who} could read it and was removed: rotate it" for who in entry.exposed],
+        }
+        for name, entry in sorted(bundle.entries.items())
+    ]
+
+
+def set_secret(request: Request, name: str, value: str) -> dict[str, object]:
+    """Give a secret a value of one's own."""
+    bundle = _existing(request)
+    entry = bundle.entries.get(name)
+    kind = entry.kind if entry else "given"
+    if kind in ("ca", "issuer"):
+        raise InputError(
+            "setting a secret",
+            f"{name} is a certificate authority that is made here",
+            f"deploy secrets rotate {name}",
+        )
+    if not value.strip():
+        raise InputError("setting a secret", f"the value for {name} is empty", "give it on standard input")
+    bundle.put(Secret(name, kind), value, entry.purpose if entry else "")
+    return {"name": name, "notes": [*bundle.save(), *_consequences(name, kind), _BRING]}
+
+
+def rotate(request: Request, name: str) -> dict[str, object]:
+    """Replace one secret by a new one; name "recovery" replaces the recovery identity. Says what follows."""
+    from deployer.project import load_stack
+
+    bundle = _existing(request)
+    if name == "recovery":
+        note = bundle.new_recovery()
+        return {"name": name, "notes": [*bundle.save(), note]}
+    entry = bundle.entries.get(name)
+    if entry is None:
+        raise _unknown(name, bundle)
+    if entry.kind == "given":
+        raise InputError(
+            "rotating a secret",
+            f"{name} comes from somebody else (a vendor)",
+            f"get a new one there, then: deploy secrets set {name}",
+        )
+    generator = _generator(load_stack(request.root))
+    secret = Secret(name, entry.kind)
+    bundle.put(secret, generator.make(secret, bundle.values), generator.purpose(secret))
+    if entry.kind == "ca":
+        for other, found in list(bundle.entries.items()):
+            if found.kind == "issuer":
+                issuer = Secret(other, "issuer")
+                bundle.put(issuer, generator.make(issuer, bundle.values), generator.purpose(issuer))
+    return {"name": name, "notes": [*bundle.save(), *_consequences(name, entry.kind), _BRING]}
+
+
+def read_secret(request: Request, name: str) -> str:
+    """The value of one secret, for the verb that edits it."""
+    bundle = _existing(request)
+    if name not in bundle.entries:
+        raise _unknown(name, bundle)
+    return bundle.entries[name].value
+
+
+def _open(request: Request, stack: Stack) -> Bundle:
+    from deployer.project.bundle import Bundle
+
+    return Bundle(request.root, stack.operators, request.identity)
+
+
+def _existing(request: Request) -> Bundle:
+    from deployer.project import load_stack
+
+    bundle = _open(request, load_stack(request.root))
+    if not bundle.exists:
+        raise InputError(f"opening {bundle.path}", "there is none yet", "the first `deploy up` makes it")
+    return bundle
+
+
+def _generator(stack: Stack) -> Generator:
+    from deployer.pki.generator import Generator
+
+    return Generator(stack.name, stack.domain)
+
+
+def _consequences(name: str, kind: str) -> list[str]:
+    named = (notes for prefix, notes in _NAMED_CONSEQUENCES.items() if name.startswith(prefix))
+    return list(_CONSEQUENCES.get(kind) or next(named, ()))
+
+
+def _unknown(name: str, bundle: Bundle) -> InputError:
+    import difflib
+
+    near = difflib.get_close_matches(name, list(bundle.entries), n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    return InputError(
+        "looking for a secret", f'the bundle holds no "{name}"{hint}', "see their names: deploy secrets list"
+    )

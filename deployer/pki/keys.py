@@ -1,0 +1,51 @@
+"""Passwords and keys: one function a kind of core.component.Secret."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import string
+
+_LETTERS = string.ascii_letters + string.digits
+
+
+def password() -> str:
+    """32 letters and digits (190 bits): nothing that a URL, a shell or an INI file must quote."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(32))
+
+
+def hex_digits() -> str:
+    """64 hexadecimal digits (256 bits)."""
+    return secrets.token_hex(32)
+
+
+def ed25519_seed() -> str:
+    """32 random bytes in base64 without padding."""
+    return base64.b64encode(secrets.token_bytes(32)).decode("ascii").rstrip("=")
+
+
+def rsa() -> str:
+    """An RSA key of 2048 bits, PKCS8 PEM; what RFC 8301 wants of DKIM keys that every receiver can check."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = generate_private_key(65537, 2048)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+
+
+def ssh() -> str:
+    """An ed25519 private key as OpenSSH writes it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode("ascii")
+
+
+def dkim_public(rsa_pem: str) -> str:
+    """The p= of a DKIM record (RFC 6376, 3.6.1): base64 of the public key's SubjectPublicKeyInfo."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    public = load_pem_private_key(rsa_pem.encode("ascii"), None).public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(der).decode("ascii")
