@@ -18,6 +18,7 @@ import paramiko
 from pyinfra.api import Config, Inventory, State
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
+from pyinfra.connectors.ssh import SSHConnector
 
 # sshd allows ten sessions on one connection (MaxSessions); two are left for a person's own.
 CHANNELS = 8
@@ -104,7 +105,7 @@ class Hosts:
                 gevent.sleep(0.2)
                 continue
             self.state.activate_host(host)
-            transport = host.connector.client.get_transport()
+            transport = self._client(host).get_transport()
             # paramiko leaves Nagle on, which costs 40 ms for each command.
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport.set_keepalive(15)
@@ -118,11 +119,18 @@ class Hosts:
         except KeyError:
             raise EngineError("not connected", name, "unreachable") from None
 
+    @staticmethod
+    def _client(host: Host) -> paramiko.SSHClient:
+        connector = host.connector
+        assert isinstance(connector, SSHConnector)
+        assert connector.client
+        return connector.client
+
     # --- commands ---
 
     def execute(self, name: str, command: str, stdin: bytes, timeout: float) -> tuple[int, str, str]:
         """Run a shell command. Returns exit code, standard output, standard error; raises EngineError on time-out."""
-        client = self.host(name).connector.client
+        client = self._client(self.host(name))
         with self._channels[name]:
             try:
                 with gevent.Timeout(timeout):

@@ -23,7 +23,9 @@ class Mask:
     def learn(self, secrets: Iterable[str], project: Project) -> None:
         """secrets: values of the bundle. The passwords of smarthosts and carriers are added."""
         inventory = project.inventory
-        passwords = [item.password for item in (*inventory.smarthosts, *inventory.carriers)]
+        passwords = [item.password for item in inventory.smarthosts] + [
+            item.password for item in inventory.carriers
+        ]
         for value in (*secrets, *passwords):
             # Of keys, each line is a secret of its own (a log shows lines).
             lines = [line for line in value.splitlines() if line and not line.startswith("-----")]

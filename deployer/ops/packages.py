@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra.api import StringCommand, operation
 
@@ -14,7 +14,7 @@ LOCK = 300
 
 
 @operation()
-def installed(names: Sequence[str]) -> Iterator[StringCommand]:
+def installed(names: Sequence[str]) -> Generator[StringCommand, None, None]:
     """Install `names` without starting their services: policy-rc.d refuses while DEPLOY_INSTALLING is set.
 
     Finishes an interrupted dpkg first. The lists are fetched when they are older than a day, and once more

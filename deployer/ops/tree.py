@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from pyinfra.api import StringCommand, operation
@@ -19,7 +19,7 @@ def placed(
     files: Sequence[Sequence[object]],
     remove: Sequence[str],
     managed: Mapping[str, str] | None,
-) -> Iterator[StringCommand]:
+) -> Generator[StringCommand, None, None]:
     """Write what differs. directories: [path, mode, owner, group]; files: the same and the content in base64;
     remove: paths we wrote formerly; managed: path -> component, remembered on the machine (None: unchanged)."""
     request = {"directories": directories, "files": files, "remove": remove, "managed": managed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra.api import StringCommand, operation
 
@@ -21,7 +21,7 @@ def converged(
     start: Sequence[str],
     restart: Sequence[str],
     reload: Sequence[str],
-) -> Iterator[StringCommand]:
+) -> Generator[StringCommand, None, None]:
     """Stop and disable `stop`; enable `enable`; then start, restart and reload. Reading the files of units again
     comes first and is cheap. A unit that fails to start fails the operation; its journal is shown by the engine."""
     lines = ["systemctl daemon-reload"]

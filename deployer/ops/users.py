@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra.api import StringCommand, operation
 
@@ -11,7 +11,7 @@ from deployer.ops.script import script
 
 
 @operation()
-def present(users: Sequence[Sequence[object]]) -> Iterator[StringCommand]:
+def present(users: Sequence[Sequence[object]]) -> Generator[StringCommand, None, None]:
     """users: [name, home, [supplementary groups]]; made without log-in and without a home folder."""
     lines = []
     for name, home, groups in users:

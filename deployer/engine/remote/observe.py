@@ -1,6 +1,8 @@
-# What is there on this machine? Runs on it, as root, from standard input; standard library only, Python >= 3.9.
+# What is there on this machine? Runs on it, as root, from standard input; standard library only.
 # Request (one JSON line): files, packages, users, units, steps, probes, scripts, lease; see deployer/flow/observe.py.
 # Answer (one JSON line). Changes nothing but the lease.
+from __future__ import annotations
+
 import fcntl
 import grp
 import hashlib
@@ -11,18 +13,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 STATE = "/var/lib/deploy"
 
 
-def name_of(table, number):
+def name_of(table: Any, number: int) -> str:
     try:
-        return table(number)[0]
+        return str(table(number)[0])
     except KeyError:
         return str(number)
 
 
-def stat_of(path):
+def stat_of(path: str) -> list[Any] | None:
     """[mode, owner, group, sha256 or "dir"], or None when nothing is there."""
     try:
         info = os.lstat(path)
@@ -38,10 +41,10 @@ def stat_of(path):
         with open(path, "rb") as file:
             return [mode, owner, group, hashlib.sha256(file.read()).hexdigest()]
     except OSError as error:
-        return [mode, owner, group, "unreadable: %s" % error]
+        return [mode, owner, group, f"unreadable: {error}"]
 
 
-def run(argv, stdin="", timeout=20.0):
+def run(argv: list[str], stdin: str = "", timeout: float = 20.0) -> tuple[int, str]:
     try:
         done = subprocess.run(
             argv,
@@ -54,19 +57,19 @@ def run(argv, stdin="", timeout=20.0):
         )
         return done.returncode, done.stdout
     except subprocess.TimeoutExpired:
-        return 124, "no answer within %g s" % timeout
+        return 124, f"no answer within {timeout:g} s"
     except OSError as error:
         return 127, str(error)
 
 
-def script(text, timeout):
+def script(text: str, timeout: float) -> tuple[int, str]:
     return run(["bash", "-s"], text, timeout)
 
 
-def packages(names):
+def packages(names: list[str]) -> dict[str, str]:
     if not names:
         return {}
-    _, out = run(["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n"] + names)
+    _, out = run(["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n", *names])
     found = {}
     for line in out.splitlines():
         parts = line.split()
@@ -75,7 +78,7 @@ def packages(names):
     return found
 
 
-def units(names):
+def units(names: list[str]) -> dict[str, Any]:
     if not names:
         return {}
     _, out = run(
@@ -85,15 +88,15 @@ def units(names):
             "-p",
             "Id,Names,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts",
             "--",
+            *names,
         ]
-        + names
     )
     blocks = [
         dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         for block in out.strip().split("\n\n")
     ]
     found = {}
-    for name, block in zip(names, blocks):
+    for name, block in zip(names, blocks, strict=False):
         found[name] = {
             "load": block.get("LoadState", ""),
             "active": block.get("ActiveState", ""),
@@ -105,7 +108,7 @@ def units(names):
     return found
 
 
-def read_json(path):
+def read_json(path: str) -> Any:
     try:
         with open(path) as file:
             return json.load(file)
@@ -113,13 +116,13 @@ def read_json(path):
         return None
 
 
-def step(key, check):
+def step(key: str, check: str) -> dict[str, Any]:
     marker = read_json(os.path.join(STATE, "steps", key))
     code, out = script(check, 30.0)
     return {"marker": (marker or {}).get("digest", ""), "ok": code == 0, "detail": out.strip()[-300:]}
 
 
-def probe(text, timeout):
+def probe(text: str, timeout: float) -> dict[str, Any]:
     start = time.monotonic()
     code, out = script(text, timeout)
     lines = out.strip().splitlines()
@@ -130,9 +133,9 @@ def probe(text, timeout):
     }
 
 
-def lease(wanted):
+def lease(wanted: dict[str, Any]) -> dict[str, Any]:
     """Take, renew or read the lease. The rule itself comes with the request: state/lease.py is its only place."""
-    rule = {}
+    rule: dict[str, Any] = {}
     exec(wanted["rule"], rule)
     os.makedirs(STATE, mode=0o755, exist_ok=True)
     with open(os.path.join(STATE, "lease.lock"), "w") as guard:
@@ -156,7 +159,7 @@ def lease(wanted):
     return dict(verdict, existing=existing)
 
 
-def facts():
+def facts() -> dict[str, Any]:
     with open("/proc/meminfo") as file:
         memory = int(file.readline().split()[1]) * 1024
     system = {}
@@ -169,14 +172,14 @@ def facts():
         "cores": os.cpu_count() or 1,
         "memory": memory,
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
-        "system": "%s %s" % (system.get("ID", "?"), system.get("VERSION_ID", "?")),
+        "system": f"{system.get('ID', '?')} {system.get('VERSION_ID', '?')}",
         "now": time.time(),
     }
 
 
-def main():
+def main() -> None:
     wanted = json.loads(sys.stdin.readline())
-    answer = {"facts": facts()}
+    answer: dict[str, Any] = {"facts": facts()}
     if wanted.get("lease"):
         answer["lease"] = lease(wanted["lease"])
         if not answer["lease"]["granted"] or wanted["lease"]["do"] != "take":

@@ -1,7 +1,9 @@
-# Write files and directories on this machine. Runs on it, as root, from standard input; Python >= 3.9.
+# Write files and directories on this machine. Runs on it, as root, from standard input.
 # Request (one JSON line): directories [[path, mode, owner, group]], files [[path, mode, owner, group, base64]],
 # remove [path], managed {path: component} or null. Each file appears whole or not at all; killed anywhere,
 # the next run finds what is missing by comparing again.
+from __future__ import annotations
+
 import base64
 import grp
 import json
@@ -12,7 +14,7 @@ import sys
 STATE = "/var/lib/deploy"
 
 
-def place(path, mode, owner, group, data):
+def place(path: str, mode: int, owner: str, group: str, data: bytes) -> None:
     new = path + ".deploy-new"
     try:
         os.unlink(new)
@@ -28,7 +30,7 @@ def place(path, mode, owner, group, data):
     os.replace(new, path)
 
 
-def main():
+def main() -> None:
     wanted = json.loads(sys.stdin.readline())
     for path, mode, owner, group in wanted["directories"]:
         os.makedirs(path, mode=0o755, exist_ok=True)
@@ -39,9 +41,9 @@ def main():
         try:
             place(path, mode, owner, group, base64.b64decode(data))
         except KeyError as error:
-            sys.exit("cannot write %s: %s" % (path, str(error).strip("'\"")))
+            sys.exit("cannot write {}: {}".format(path, str(error).strip("'\"")))
         except OSError as error:
-            sys.exit("cannot write %s: %s" % (path, error.strerror or error))
+            sys.exit(f"cannot write {path}: {error.strerror or error}")
     for path in wanted["remove"]:
         try:
             os.unlink(path)
