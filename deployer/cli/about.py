@@ -38,7 +38,8 @@ _INSTALL = {
 def completion(shell: str) -> None:
     """Print the completion script of your shell.
 
-    It completes verbs, options and inventories. `deploy` must be on the PATH, by a link to bin/deploy for instance.
+    It completes verbs, options and inventories. `deploy` must be on the PATH, for instance by a link to
+    bin/deploy.
 
     \b
     Example:

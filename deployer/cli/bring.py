@@ -76,7 +76,8 @@ def plan(
 def status(provider: str | None, inventory: Path | None) -> int:
     """Say whether the service is well.
 
-    Shows machines, probes and disks. Ends with 1 when it is not well. "degraded" means that it serves, but something you should know is missing, such as a carrier for SMS.
+    Shows machines, probes and disks. Ends with 1 when it is not well. "degraded" means that it serves,
+    but something you should know is missing, such as a carrier for SMS.
 
     \b
     Example:

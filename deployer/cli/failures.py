@@ -107,7 +107,7 @@ def _bug(error: BaseException, chosen: Settings) -> int:
 
 
 def _write_log(text: str, root: Path) -> Path:
-    """Write a log that only its owner can read: into the project's .deploy/ or, without one, a temporary folder."""
+    """Write a log that only its owner can read, into .deploy/ of the project or a temporary folder."""
     name = time.strftime("bug-%Y%m%d-%H%M%S-") + f"{os.getpid()}.log"
     if (root / "stack.yaml").is_file():
         path = root / ".deploy" / name

@@ -83,7 +83,8 @@ def logs(
 def ssh(where: str | None, provider: str | None, inventory: Path | None) -> None:
     """Log in to a machine, by its name or by a role.
 
-    Roles are app, database, mail and sms. Where there is one machine it need not be named. Only the host key that the toolkit knows is accepted.
+    Roles are app, database, mail and sms. Where there is one machine it need not be named. Only the host
+    key that the toolkit knows is accepted.
 
     \b
     Example:

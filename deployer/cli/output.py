@@ -1,4 +1,4 @@
-"""Where output goes: results to standard output, all else to standard error. A reader that left is no error."""
+"""Where output goes: results to standard output, the rest to standard error. A reader may leave early."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def up(result: Mapping[str, Any], chosen: Settings) -> None:
     _notes(result.get("notes"))
     changed = result.get("changed")
     count = len(changed) if isinstance(changed, list | tuple) else int(changed or 0)
-    what = "no change" if not count else "1 change" if changed is True or count == 1 else f"{count} changes"
+    what = _count(count, "change") if count else "no change"
     _verdict(result, f"Up, {what}, in {output.clock(float(result.get('seconds') or 0))}.")
 
 
@@ -94,7 +94,8 @@ def plan(found: Plan, chosen: Settings) -> None:
         counts[change.action] = counts.get(change.action, 0) + 1
     total = len(found.changes)
     kinds = ", ".join(f"{action} {count}" for action, count in counts.items())
-    output.write(f"{total} change{'s' if total > 1 else ''} on {len(by_machine)} machine(s): {kinds}.")
+    machines = _count(len(by_machine), "machine")
+    output.write(f"{_count(total, 'change')} on {machines}: {kinds}.")
 
 
 def _joined(changes: Sequence[Change]) -> Iterable[Change]:
@@ -220,7 +221,8 @@ def _probes(found: object) -> None:
     for probe in bad:
         word = "degraded" if probe.get("degrades") else "red"
         place = f"{probe['machine']}: " if probe.get("machine") else ""
-        text = f"  {word}  {place}{probe.get('name', '')}: {probe.get('detail') or 'no answer'}"
+        name = "/".join(str(probe[key]) for key in ("component", "name") if probe.get(key))
+        text = f"  {word:<8}  {place}{name}: {probe.get('detail') or 'no answer'}"
         output.write(_odd(text) if word == "degraded" else _bad(text))
 
 
@@ -236,10 +238,8 @@ def _verdict(result: Mapping[str, Any], text: str) -> None:
     if not degraded:
         output.write(output.style(text, sys.stdout, fg="green"))
         return
-    output.write(_odd(f"{text} Degraded: it serves, but something is missing."))
-    if isinstance(degraded, list | tuple):
-        for reason in degraded:
-            output.write(_odd(f"  {reason}"))
+    output.write(_odd(f"{text} Degraded: it serves, but something is missing:"))
+    _lines(_odd(f"  {reason}") for reason in degraded)
 
 
 def _records(found: object, indent: str = "  ") -> list[str]:
@@ -264,6 +264,10 @@ def _cell(value: object) -> str:
     if isinstance(value, Mapping):
         return json.dumps(value, default=str)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _bad(text: str) -> str:

@@ -54,7 +54,7 @@ def list_() -> None:
 @secrets.command(cls=Verb)
 @click.argument("name")
 def show(name: str) -> None:
-    """Show the value of one secret, such as the password of the first admin.
+    """Show the value of one secret.
 
     \b
     Example:
@@ -72,9 +72,9 @@ def show(name: str) -> None:
 @secrets.command(cls=Verb)
 @click.argument("name")
 def edit(name: str) -> None:
-    """Set one secret to a value of your own, which is asked for without showing it.
+    """Set one secret to a value of your own.
 
-    Where there is no terminal the value is read from standard input, as it stands but for the last line end.
+    It is asked for without showing it. Where there is no terminal the value is read from standard input, as it stands but for the last line end.
 
     \b
     Example:
@@ -102,7 +102,9 @@ def edit(name: str) -> None:
 @secrets.command(cls=Verb)
 @click.argument("name")
 def rotate(name: str) -> None:
-    """Make a new value for one secret. The next `deploy up` brings it to the machines.
+    """Make a new value for one secret.
+
+    The next `deploy up` brings it to the machines.
 
     \b
     Example:
