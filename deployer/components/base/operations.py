@@ -1,0 +1,91 @@
+"""Steps of `base`, carried out by the engine."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Mapping, Sequence
+
+from pyinfra.api import StringCommand, operation
+
+from deployer.ops.script import script
+
+
+@operation()
+def access_checked() -> Generator[StringCommand, None, None]:
+    """Fail, with the line that is wrong, before sshd or the firewall could be restarted with a mistake."""
+    yield script(
+        "mkdir -p /run/sshd\nssh-keygen -A >/dev/null\n/usr/sbin/sshd -t\nnft -c -f /etc/nftables.conf"
+    )
+
+
+@operation()
+def host_name(name: str) -> Generator[StringCommand, None, None]:
+    """The running name; /etc/hostname is a managed file and counts from the next boot on."""
+    yield script(f"hostname {shlex.quote(name)}")
+
+
+@operation()
+def host_table(source: str, digest: str) -> Generator[StringCommand, None, None]:
+    """Put the file `source` into /etc/hosts between two marks, first; other lines stay. digest: of its content."""
+    yield script(f"""
+new=$(mktemp /etc/hosts.XXXXXX)
+trap 'rm -f "$new"' EXIT
+{{ cat {shlex.quote(source)}; touch /etc/hosts; sed '/^# deploy: begin/,/^# deploy: end/d' /etc/hosts; }} >"$new"
+chmod 0644 "$new"
+# Where /etc/hosts is a mount of its own (a container), it cannot be replaced, only written.
+mv -f "$new" /etc/hosts 2>/dev/null || cat "$new" >/etc/hosts
+""")
+
+
+@operation()
+def time_zone(name: str) -> Generator[StringCommand, None, None]:
+    """Raises no hand against an unknown zone: the step fails and names it."""
+    zone = shlex.quote(f"/usr/share/zoneinfo/{name}")
+    yield script(f"""
+[ -f {zone} ] || {{ echo "unknown time zone" {shlex.quote(name)} >&2; exit 1; }}
+ln -sfn {zone} /etc/localtime.deploy-new
+mv -fT /etc/localtime.deploy-new /etc/localtime
+""")
+
+
+@operation()
+def trust_store(digest: str) -> Generator[StringCommand, None, None]:
+    """Read /usr/local/share/ca-certificates again. digest: of our certificate there."""
+    yield script("update-ca-certificates")
+
+
+@operation()
+def certificates(leaves: Mapping[str, str], issuer: str) -> Generator[StringCommand, None, None]:
+    """Make what is missing. leaves: content of each request; issuer: digest of the issuer's certificate."""
+    yield script("/usr/local/lib/deploy/deploy-certs")
+
+
+@operation()
+def kernel_settings() -> Generator[StringCommand, None, None]:
+    """Load all of sysctl.d, and note what was loaded."""
+    yield script("""
+systemctl restart systemd-sysctl.service
+cat /etc/sysctl.d/*.conf | sha256sum >/var/lib/deploy/sysctl.sha256
+""")
+
+
+@operation()
+def journal() -> Generator[StringCommand, None, None]:
+    """Let journald read its settings, and move to the disk what it holds in memory."""
+    yield script("""
+systemctl restart systemd-journald.service
+journalctl --flush
+cp /etc/systemd/journald.conf.d/deploy.conf /var/lib/deploy/journald.applied
+""")
+
+
+@operation()
+def units_started(names: Sequence[str]) -> Generator[StringCommand, None, None]:
+    """Enable and start units; one whose conditions do not hold here is left alone by systemd."""
+    yield script(f"systemctl enable --now --quiet -- {' '.join(map(shlex.quote, names))}")
+
+
+@operation()
+def firewall() -> Generator[StringCommand, None, None]:
+    """Load the declared rules again, all at once: established connections stay."""
+    yield script("systemctl reload-or-restart nftables.service")
