@@ -24,9 +24,8 @@ import dns.rcode
 import dns.update
 import pytest
 
-from deployer.core.component import Secret
 from deployer.core.machine import Deployment, Machine, MachineSpec
-from deployer.pki import public_ssh
+from deployer.pki import keys, public_ssh
 from providers import local
 from tests.rig.remote import Remote
 
@@ -86,9 +85,7 @@ class World:
 
     def bare(self, name: str) -> tuple[Machine, Remote]:
         """A machine with nothing but Debian, and a connection to it."""
-        from deployer.pki import generate
-
-        key, host_key = generate(Secret("key", "ssh")), generate(Secret("host", "ssh"))
+        key, host_key = keys.ssh(), keys.ssh()
         spec = MachineSpec(
             name,
             ("all",),
