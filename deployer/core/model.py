@@ -49,6 +49,8 @@ class SmsPolicy:
     callback_hosts: tuple[str, ...] = ()
     # days that delivery reports are kept
     keep_reports: int = 30
+    # The app's URL for inbound messages, called as Twilio would; its host must be in callback_hosts.
+    inbound_url: str = ""
 
 
 @dataclass(frozen=True)
