@@ -168,7 +168,7 @@ def _process_values(layout: Layout, process: Process) -> dict[str, object]:
         return layout.expand(text, what, runtime=process.runtime, port=process.port)
 
     return {
-        **_unit_values(layout, process.name, process.runtime, process.environment_file),
+        **_unit_values(layout, process.name, process.environment_file),
         "command": for_systemd(expand(process.command, "command")),
         "prepare": tuple(for_systemd(expand(line, "prepare")) for line in process.prepare),
         "environment": _environment({key: expand(v, key) for key, v in process.environment.items()}),
@@ -181,7 +181,7 @@ def _step_values(layout: Layout, step: AppStep) -> dict[str, object]:
         return layout.expand(text, f"{part} of step {step.name}", runtime=step.runtime)
 
     return {
-        **_unit_values(layout, step.name, step.runtime, step.environment_file),
+        **_unit_values(layout, step.name, step.environment_file),
         "command": for_systemd(expand(step.command, "command")),
         "environment": _environment({key: expand(v, key) for key, v in step.environment.items()}),
         "stdin": layout.stdin(step) if step.stdin else "",
@@ -189,8 +189,7 @@ def _step_values(layout: Layout, step: AppStep) -> dict[str, object]:
     }
 
 
-def _unit_values(layout: Layout, name: str, runtime: str, environment_file: str) -> dict[str, object]:
-    kinds = {entry.name: entry.kind for entry in layout.app.runtimes}
+def _unit_values(layout: Layout, name: str, environment_file: str) -> dict[str, object]:
     return {
         "app": layout.app.name,
         "version": layout.app.version,
@@ -199,8 +198,6 @@ def _unit_values(layout: Layout, name: str, runtime: str, environment_file: str)
         "data": layout.data,
         "switch": SWITCH,
         "environment_file": f"{layout.config}/{environment_file}" if environment_file else "",
-        # A just-in-time compiler (node) writes code and runs it.
-        "deny_write_execute": kinds.get(runtime) == "python",
     }
 
 
