@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from deployer.pki.generator import Generator
     from deployer.project.bundle import Bundle
 
+# Behind the name of an SSH key: the one before it, which opens or identifies machines that have it still.
+PREVIOUS = "@previous"
 _BRING = "run deploy up to bring it to the machines"
 # What rotating a kind of secret means for what runs.
 _CONSEQUENCES = {
@@ -29,11 +31,11 @@ _CONSEQUENCES = {
 }
 _NAMED_CONSEQUENCES = {
     "ssh/host/": (
-        "a new machine gets it at its first boot; a machine that exists keeps its old host key until `deploy up` has "
-        "changed it there, and other clients will warn once",
+        "the machine shows its old host key until `deploy up` has been there; that one is kept as NAME@previous",
+        "other SSH clients that know the machine will warn once",
     ),
     "ssh/deploy": (
-        "deploy up still has to log in with a key that the machines accept: an operator's SSH key, or the old one",
+        "machines accept the old key until `deploy up` has been there; it is kept as ssh/deploy@previous",
     ),
     "app/": ("the app restarts; sessions or signatures made with the old value may end",),
 }
@@ -98,8 +100,8 @@ def rotate(request: Request, name: str) -> dict[str, object]:
 
     bundle = _existing(request)
     if name == "recovery":
-        note = bundle.new_recovery()
-        return {"name": name, "notes": [*bundle.save(), note]}
+        bundle.new_recovery()
+        return {"name": name, "notes": [*bundle.save(), "the old recovery identity opens older files only"]}
     entry = bundle.entries.get(name)
     if entry is None:
         raise _unknown(name, bundle)
@@ -107,10 +109,13 @@ def rotate(request: Request, name: str) -> dict[str, object]:
         raise InputError(
             "rotating a secret",
             f"{name} comes from somebody else (a vendor)",
-            f"get a new one there, then: deploy secrets set {name}",
+            f"get a new one there, then: deploy secrets edit {name}",
         )
     generator = _generator(load_stack(request.root))
     secret = Secret(name, entry.kind)
+    if entry.kind == "ssh":
+        # Machines know the old key until the next `up` has been there.
+        bundle.put(Secret(name + PREVIOUS, "ssh"), entry.value)
     bundle.put(secret, generator.make(secret, bundle.values), generator.purpose(secret))
     if entry.kind == "ca":
         for other, found in list(bundle.entries.items()):
