@@ -127,7 +127,7 @@ def install(lock: str, held: int) -> None:
         fail(
             f"installing the packages of {lock}",
             f"pip ended with {code} (above)",
-            "see that pip reaches a package index from this computer (its own settings are used), then run this again",
+            "see that pip reaches a package index (its own settings are used), then run this again",
         )
     # The checkout itself, by a relative path, so that the folder may be moved.
     site = next((VENV / "lib").glob("python3.*/site-packages"))

@@ -166,10 +166,11 @@ def secrets(found: Sequence[Mapping[str, Any]], chosen: Settings) -> None:
         output.note("The bundle holds no secrets yet; the first `deploy up` makes them.")
 
 
-def rotated(name: str, result: Mapping[str, Any], chosen: Settings) -> None:
+def replaced(result: Mapping[str, Any], chosen: Settings) -> None:
+    """A secret that was set or rotated, and what follows from it."""
     if _json(result, chosen):
         return
-    output.write(f"{name} has a new value. The next `deploy up` brings it to the machines.")
+    output.write(f"{result['name']} has a new value.")
     _notes(result.get("notes"))
 
 

@@ -60,9 +60,9 @@ def show(name: str) -> None:
     Example:
       deploy secrets show app/admin_password
     """
-    from deployer.flow.secrets import show_secret
+    from deployer.flow.secrets import read_secret
 
-    value = show_secret(_request(), name)
+    value = read_secret(_request(), name)
     if settings().json:
         output.write_json("result", {"data": {"name": name, "value": value}})
     else:
@@ -74,7 +74,8 @@ def show(name: str) -> None:
 def edit(name: str) -> None:
     """Set one secret to a value of your own.
 
-    It is asked for without showing it. Where there is no terminal the value is read from standard input, as it stands but for the last line end.
+    It is asked for without showing it. Where there is no terminal the value is read from standard
+    input, as it stands but for the last line end.
 
     \b
     Example:
@@ -92,11 +93,7 @@ def edit(name: str) -> None:
         raise InputError("reading the new value", "it is empty", "type it, or give it on standard input")
     from deployer.flow.secrets import set_secret
 
-    set_secret(asked, name, value)
-    if settings().json:
-        output.write_json("result", {"data": {"name": name, "changed": True}})
-    else:
-        output.write(f"{name} is set. The next `deploy up` brings it to the machines.")
+    results.replaced(set_secret(asked, name, value), settings())
 
 
 @secrets.command(cls=Verb)
@@ -112,4 +109,4 @@ def rotate(name: str) -> None:
     """
     from deployer.flow.secrets import rotate as flow
 
-    results.rotated(name, flow(_request(), name), settings())
+    results.replaced(flow(_request(), name), settings())

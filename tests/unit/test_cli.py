@@ -306,9 +306,9 @@ def test_secrets(project: Path, run: Callable[..., Run], stub: Stub, monkeypatch
     stub(
         "secrets",
         list_secrets=lambda request: [{"name": "cache/password", "kind": "password"}],
-        show_secret=lambda request, name: "correct horse",
-        set_secret=lambda request, name, value: done.append((name, value)),
-        rotate=lambda request, name: {"notes": ["restarts the cache"]},
+        read_secret=lambda request, name: "correct horse",
+        set_secret=lambda request, name, value: done.append((name, value)) or {"name": name},
+        rotate=lambda request, name: {"name": name, "notes": ["restarts the cache"]},
     )
     assert run("secrets", "list").out == "name            kind\ncache/password  password\n"
     assert run("secrets", "show", "cache/password").out == "correct horse\n"
