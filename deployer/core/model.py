@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from deployer.core.machine import Deployment, Size
 
@@ -258,6 +259,8 @@ class Manifest:
     routes: tuple[Route, ...]
     probes: tuple[AppProbe, ...]
     databases: tuple[str, ...] = ()
+    # Of PostgreSQL's builtin provider: "C.UTF-8" knows letters of all languages, "C" bytes only (some apps insist).
+    database_locale: Literal["C.UTF-8", "C"] = "C.UTF-8"
     cache: bool = False
     mail: bool = False
     sms: bool = False
