@@ -11,39 +11,45 @@ from deployer.ops.script import script
 
 # A name that needs no quoting in SQL beyond the quotes themselves.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
-_LOCALES = {"C.UTF-8": "C.UTF-8", "C": "C"}
 
 
 @operation()
 def cluster() -> Generator[StringCommand, None, None]:
-    """Make the cluster 17/main, or see that the one that is there is as it must be. Never drops one: it may hold
-    the only copy of somebody's data."""
+    """Make the cluster 17/main, or see that the one that is there is as it must be. Never removes one that was ever
+    started: it may hold the only copy of somebody's data."""
     yield script("""
 data=/var/lib/postgresql/17/main
 conf=/etc/postgresql/17/main
-if [ -e "$data/PG_VERSION" ] && [ -e "$conf/postgresql.conf" ]; then
-    exit 0
-fi
-if [ -e "$data/PG_VERSION" ]; then
-    echo "$data holds a cluster without settings in $conf; move one or the other away" >&2
+# There from before the first byte until after the last: what it marks was left by a run that was killed.
+unfinished=/var/lib/deploy/cluster.unfinished
+if [ -e "$unfinished" ] && [ ! -e "$data/postmaster.opts" ]; then
+    rm -rf "$data" "$conf/postgresql.conf" "$conf/pg_hba.conf" "$conf/pg_ident.conf"
+elif [ -e "$data/PG_VERSION" ] && [ -e "$conf/postgresql.conf" ]; then
+    sums=$(/usr/lib/postgresql/17/bin/pg_controldata "$data" | sed -n 's/^Data page checksum version: *//p')
+    [ "$sums" != 0 ] && exit 0
+    echo "the cluster 17/main has no data checksums; with the server stopped, run as postgres:" >&2
+    echo "/usr/lib/postgresql/17/bin/pg_checksums --enable -D $data" >&2
+    exit 1
+elif [ -e "$data/PG_VERSION" ]; then
+    echo "$data holds a cluster without its settings in $conf: bring them back, or move the folder away" >&2
     exit 1
 fi
-# What a killed initdb left: no PG_VERSION or no settings, so no data either.
-export LC_ALL=C.UTF-8
-pg_createcluster 17 main --port=5432 --start-conf=auto -- \\
-    --encoding=UTF8 --locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C.UTF-8 --data-checksums
+touch "$unfinished"
+LC_ALL=C.UTF-8 pg_createcluster 17 main --port=5432 --start-conf=auto -- --encoding=UTF8 \\
+    --locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C.UTF-8 --data-checksums
+sync -f "$data"
+rm "$unfinished"
 """)
 
 
 @operation()
-def database(name: str, verifier: str, locale: str) -> Generator[StringCommand, None, None]:
-    """The role `name` with this SCRAM verifier and the database `name` that it owns.
+def database(name: str, verifier: str, ctype: str) -> Generator[StringCommand, None, None]:
+    """The role `name` with this SCRAM verifier, and the database `name` that it owns.
 
-    locale: of the builtin provider. Raises ValueError for a name that SQL would not take.
+    ctype: LC_COLLATE and LC_CTYPE. Raises ValueError for a name that SQL would not take.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a database")
-    collation = _LOCALES[locale]
     yield script(f"""
 runuser -u postgres -- psql -XAtq -d postgres -v ON_ERROR_STOP=1 <<'SQL'
 -- Not even the verifier is to be in a log.
@@ -54,16 +60,16 @@ SET client_min_messages = 'warning';
 SELECT 'CREATE ROLE "{name}"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') \\gexec
 ALTER ROLE "{name}" WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD '{verifier}';
 SELECT 'CREATE DATABASE "{name}" OWNER "{name}" TEMPLATE template0 ENCODING ''UTF8'' LOCALE_PROVIDER builtin '
-    'BUILTIN_LOCALE ''{locale}'' LC_COLLATE ''{collation}'' LC_CTYPE ''{collation}'''
+    'BUILTIN_LOCALE ''C.UTF-8'' LC_COLLATE ''{ctype}'' LC_CTYPE ''{ctype}'''
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{name}') \\gexec
 ALTER DATABASE "{name}" OWNER TO "{name}";
 REVOKE ALL ON DATABASE "{name}" FROM PUBLIC;
 SQL
 found=$(runuser -u postgres -- psql -XAtq -d postgres \\
-    -c "SELECT datlocprovider || ' ' || coalesce(datlocale, datcollate) FROM pg_database WHERE datname = '{name}'")
-if [ "$found" != "b {locale}" ]; then
-    echo "database {name} exists with the locale \\"$found\\" (wanted: builtin {locale}). Its locale cannot be changed:" \\
-        "dump it, drop it and load it again." >&2
+    -c "SELECT concat_ws(' ', datlocprovider, datlocale, datctype) FROM pg_database WHERE datname = '{name}'")
+if [ "$found" != "b C.UTF-8 {ctype}" ]; then
+    echo "the database {name} exists with the locale \\"$found\\" instead of \\"b C.UTF-8 {ctype}\\", which cannot be" \\
+        "changed: dump it, drop it, run this again and load it" >&2
     exit 1
 fi
 """)
