@@ -43,10 +43,10 @@ rm "$unfinished"
 
 
 @operation()
-def database(name: str, verifier: str, ctype: str) -> Generator[StringCommand, None, None]:
+def database(name: str, verifier: str, locale: str) -> Generator[StringCommand, None, None]:
     """The role `name` with this SCRAM verifier, and the database `name` that it owns.
 
-    ctype: LC_COLLATE and LC_CTYPE. Raises ValueError for a name that SQL would not take.
+    locale: of the builtin provider. Raises ValueError for a name that SQL would not take.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a database")
@@ -60,15 +60,15 @@ SET client_min_messages = 'warning';
 SELECT 'CREATE ROLE "{name}"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') \\gexec
 ALTER ROLE "{name}" WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD '{verifier}';
 SELECT 'CREATE DATABASE "{name}" OWNER "{name}" TEMPLATE template0 ENCODING ''UTF8'' LOCALE_PROVIDER builtin '
-    'BUILTIN_LOCALE ''C.UTF-8'' LC_COLLATE ''{ctype}'' LC_CTYPE ''{ctype}'''
+    'BUILTIN_LOCALE ''{locale}'' LC_COLLATE ''{locale}'' LC_CTYPE ''{locale}'''
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{name}') \\gexec
 ALTER DATABASE "{name}" OWNER TO "{name}";
 REVOKE ALL ON DATABASE "{name}" FROM PUBLIC;
 SQL
 found=$(runuser -u postgres -- psql -XAtq -d postgres \\
     -c "SELECT concat_ws(' ', datlocprovider, datlocale, datctype) FROM pg_database WHERE datname = '{name}'")
-if [ "$found" != "b C.UTF-8 {ctype}" ]; then
-    echo "the database {name} exists with the locale \\"$found\\" instead of \\"b C.UTF-8 {ctype}\\", which cannot be" \\
+if [ "$found" != "b {locale} {locale}" ]; then
+    echo "the database {name} exists with the locale \\"$found\\" instead of \\"b {locale} {locale}\\", which cannot be" \\
         "changed: dump it, drop it, run this again and load it" >&2
     exit 1
 fi

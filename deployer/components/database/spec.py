@@ -34,17 +34,17 @@ _CA = "/etc/deploy/pki/root.crt"
 
 @dataclass(frozen=True)
 class Database:
-    """name: of the database and of the role that owns it. role: whose machines connect. ctype: LC_COLLATE and LC_CTYPE
-    beside the builtin C.UTF-8, see core's Manifest.database_ctype."""
+    """name: of the database and of the role that owns it. role: whose machines connect. locale: of the builtin
+    provider, "C.UTF-8" or "C"; LC_COLLATE and LC_CTYPE are the same."""
 
     name: str
     role: str
-    ctype: str = "C.UTF-8"
+    locale: str = "C.UTF-8"
 
 
 def databases(project: Project) -> tuple[Database, ...]:
     """All databases of the stack: those of the app, and the gateway's delivery reports."""
-    app = [Database(name, "app", project.app.database_ctype) for name in project.app.databases]
+    app = [Database(name, "app", project.app.database_locale) for name in project.app.databases]
     return (*app, Database("sms_gateway", "sms"))
 
 
@@ -172,14 +172,14 @@ def _database_step(ctx: Context, database: Database) -> Step:
     check = f"""
 found=$(runuser -u postgres -- psql -XAtq -d postgres <<'SQL'
 SELECT 'ok' FROM pg_database d JOIN pg_authid r ON r.oid = d.datdba
-WHERE d.datname = '{database.name}' AND r.rolname = d.datname AND d.datlocale = 'C.UTF-8' AND d.datctype = '{database.ctype}'
+WHERE d.datname = '{database.name}' AND r.rolname = d.datname AND d.datlocale = '{database.locale}' AND d.datctype = d.datlocale
 AND r.rolcanlogin AND encode(sha256(r.rolpassword::bytea), 'hex') = '{digest}'
 AND NOT has_database_privilege('pg_monitor', d.oid, 'CONNECT');
 SQL
 )
 [ "$found" = ok ]
 """
-    args = {"name": database.name, "verifier": verifier, "ctype": database.ctype}
+    args = {"name": database.name, "verifier": verifier, "locale": database.locale}
     return Step(f"database {database.name}", "database", check=check, args=args)
 
 
