@@ -19,9 +19,9 @@ def access_checked() -> Generator[StringCommand, None, None]:
 
 
 @operation()
-def host_name(name: str) -> Generator[StringCommand, None, None]:
+def host_name(wanted: str) -> Generator[StringCommand, None, None]:
     """The running name; /etc/hostname is a managed file and counts from the next boot on."""
-    yield script(f"hostname {shlex.quote(name)}")
+    yield script(f"hostname {shlex.quote(wanted)}")
 
 
 @operation()
@@ -38,12 +38,12 @@ mv -f "$new" /etc/hosts 2>/dev/null || cat "$new" >/etc/hosts
 
 
 @operation()
-def time_zone(name: str) -> Generator[StringCommand, None, None]:
-    """Raises no hand against an unknown zone: the step fails and names it."""
-    zone = shlex.quote(f"/usr/share/zoneinfo/{name}")
+def time_zone(zone: str) -> Generator[StringCommand, None, None]:
+    """Fails, naming it, for a zone that tzdata does not know."""
+    path = shlex.quote(f"/usr/share/zoneinfo/{zone}")
     yield script(f"""
-[ -f {zone} ] || {{ echo "unknown time zone" {shlex.quote(name)} >&2; exit 1; }}
-ln -sfn {zone} /etc/localtime.deploy-new
+[ -f {path} ] || {{ echo "unknown time zone" {shlex.quote(zone)} >&2; exit 1; }}
+ln -sfn {path} /etc/localtime.deploy-new
 mv -fT /etc/localtime.deploy-new /etc/localtime
 """)
 
@@ -80,9 +80,9 @@ cp /etc/systemd/journald.conf.d/deploy.conf /var/lib/deploy/journald.applied
 
 
 @operation()
-def units_started(names: Sequence[str]) -> Generator[StringCommand, None, None]:
+def units_started(units: Sequence[str]) -> Generator[StringCommand, None, None]:
     """Enable and start units; one whose conditions do not hold here is left alone by systemd."""
-    yield script(f"systemctl enable --now --quiet -- {' '.join(map(shlex.quote, names))}")
+    yield script(f"systemctl enable --now --quiet -- {' '.join(map(shlex.quote, units))}")
 
 
 @operation()

@@ -50,7 +50,7 @@ def _configure(ctx: Context, files: Sequence[File]) -> tuple[Step, ...]:
             "host name",
             "host_name",
             check=f'[ "$(cat /proc/sys/kernel/hostname)" = {name} ]',
-            args={"name": name},
+            args={"wanted": name},
             stage="configure",
         ),
         Step(
@@ -64,7 +64,7 @@ def _configure(ctx: Context, files: Sequence[File]) -> tuple[Step, ...]:
             "time zone",
             "time_zone",
             check=f'[ "$(readlink /etc/localtime)" = /usr/share/zoneinfo/{zone} ]',
-            args={"name": zone},
+            args={"zone": zone},
             stage="configure",
         ),
         Step(
@@ -103,7 +103,7 @@ def _activate() -> tuple[Step, ...]:
             "units_started",
             check="systemctl is-active -q unattended-upgrades.service && "
             "{ systemctl is-active -q systemd-timesyncd.service || systemd-detect-virt -cq; }",
-            args={"names": ["unattended-upgrades.service", "systemd-timesyncd.service"]},
+            args={"units": ["unattended-upgrades.service", "systemd-timesyncd.service"]},
         ),
         Step("firewall", "firewall", check=FIREWALL_CHECK),
     )

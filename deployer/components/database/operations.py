@@ -43,13 +43,13 @@ rm "$unfinished"
 
 
 @operation()
-def database(name: str, verifier: str, locale: str) -> Generator[StringCommand, None, None]:
-    """The role `name` with this SCRAM verifier, and the database `name` that it owns.
+def database(database: str, verifier: str, locale: str) -> Generator[StringCommand, None, None]:
+    """The role `database` with this SCRAM verifier, and the database of that name, which it owns.
 
     locale: of the builtin provider. Raises ValueError for a name that SQL would not take.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for a database")
+    if not _NAME.fullmatch(database):
+        raise ValueError(f"{database!r} is no name for a database")
     yield script(f"""
 runuser -u postgres -- psql -XAtq -d postgres -v ON_ERROR_STOP=1 <<'SQL'
 -- Not even the verifier is to be in a log.
@@ -57,18 +57,18 @@ SET log_statement = 'none';
 SET log_min_duration_statement = -1;
 SET log_min_error_statement = 'panic';
 SET client_min_messages = 'warning';
-SELECT 'CREATE ROLE "{name}"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') \\gexec
-ALTER ROLE "{name}" WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD '{verifier}';
-SELECT 'CREATE DATABASE "{name}" OWNER "{name}" TEMPLATE template0 ENCODING ''UTF8'' LOCALE_PROVIDER builtin '
+SELECT 'CREATE ROLE "{database}"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{database}') \\gexec
+ALTER ROLE "{database}" WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD '{verifier}';
+SELECT 'CREATE DATABASE "{database}" OWNER "{database}" TEMPLATE template0 ENCODING ''UTF8'' LOCALE_PROVIDER builtin '
     'BUILTIN_LOCALE ''{locale}'' LC_COLLATE ''{locale}'' LC_CTYPE ''{locale}'''
-WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{name}') \\gexec
-ALTER DATABASE "{name}" OWNER TO "{name}";
-REVOKE ALL ON DATABASE "{name}" FROM PUBLIC;
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{database}') \\gexec
+ALTER DATABASE "{database}" OWNER TO "{database}";
+REVOKE ALL ON DATABASE "{database}" FROM PUBLIC;
 SQL
 found=$(runuser -u postgres -- psql -XAtq -d postgres \\
-    -c "SELECT concat_ws(' ', datlocprovider, datlocale, datctype) FROM pg_database WHERE datname = '{name}'")
+    -c "SELECT concat_ws(' ', datlocprovider, datlocale, datctype) FROM pg_database WHERE datname = '{database}'")
 if [ "$found" != "b {locale} {locale}" ]; then
-    echo "the database {name} exists with the locale \\"$found\\" instead of \\"b {locale} {locale}\\", which cannot be" \\
+    echo "the database {database} exists with the locale \\"$found\\" instead of \\"b {locale} {locale}\\", which cannot be" \\
         "changed: dump it, drop it, run this again and load it" >&2
     exit 1
 fi

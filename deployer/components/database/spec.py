@@ -172,14 +172,15 @@ def _database_step(ctx: Context, database: Database) -> Step:
     check = f"""
 found=$(runuser -u postgres -- psql -XAtq -d postgres <<'SQL'
 SELECT 'ok' FROM pg_database d JOIN pg_authid r ON r.oid = d.datdba
-WHERE d.datname = '{database.name}' AND r.rolname = d.datname AND d.datlocale = '{database.locale}' AND d.datctype = d.datlocale
-AND r.rolcanlogin AND encode(sha256(r.rolpassword::bytea), 'hex') = '{digest}'
+WHERE d.datname = '{database.name}' AND r.rolname = d.datname
+AND d.datlocale = '{database.locale}' AND d.datctype = d.datlocale AND r.rolcanlogin
+AND encode(sha256(r.rolpassword::bytea), 'hex') = '{digest}'
 AND NOT has_database_privilege('pg_monitor', d.oid, 'CONNECT');
 SQL
 )
 [ "$found" = ok ]
 """
-    args = {"name": database.name, "verifier": verifier, "locale": database.locale}
+    args = {"database": database.name, "verifier": verifier, "locale": database.locale}
     return Step(f"database {database.name}", "database", check=check, args=args)
 
 

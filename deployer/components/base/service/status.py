@@ -26,6 +26,8 @@ def mounts(table: str) -> list[str]:
         # An overlay is a container's view of a disk that is counted already, unless it is our own root.
         if kind in PSEUDO or (kind == "overlay" and point != "/"):
             continue
+        if point.startswith(("/run/", "/proc/", "/sys/", "/dev/")):
+            continue
         if point != "/" and not source.startswith("/") and kind not in ("zfs", "btrfs", "nfs", "nfs4"):
             continue
         point = point.replace("\\040", " ")
