@@ -64,17 +64,17 @@ def open_bundle(
 
 
 def list_secrets(request: Request) -> list[dict[str, object]]:
-    """name, kind, made and notes of each secret; never a value."""
-    bundle = _existing(request)
-    return [
-        {
-            "name": name,
-            "kind": entry.kind,
-            "made": entry.made,
-            "notes": [f"{who} could read it and was removed: rotate it" for who in entry.exposed],
-        }
-        for name, entry in sorted(bundle.entries.items())
-    ]
+    """name, kind and made of each secret, never a value; rotate says why it should be replaced."""
+    from deployer.project import load_stack
+
+    bundle = _open(request, load_stack(request.root))
+    found = []
+    for name, entry in sorted(bundle.entries.items()):
+        row: dict[str, object] = {"name": name, "kind": entry.kind, "made": entry.made}
+        if entry.exposed:
+            row["rotate"] = f"{', '.join(entry.exposed)} could read it and is no operator any more"
+        found.append(row)
+    return found
 
 
 def set_secret(request: Request, name: str, value: str) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deployer.core.machine import ROLES, Size
 from deployer.core.model import (
@@ -45,6 +46,7 @@ def stack(
     """The stack; settings are the app's defaults with the operator's over them."""
     checks.unique(file.operators, "name", "operators", document, mistakes)
     settings: dict[str, object] = document.settle(("settings",)) if file.settings else {}
+    settings = {key: value for key, value in settings.items() if value is not None}
     if manifest is not None:
         checks.known_keys(settings, manifest.settings, "settings", document, mistakes)
         for key in settings.keys() & manifest.settings.keys():
@@ -69,7 +71,7 @@ def stack(
             dkim_selector=file.mail.dkim_selector,
             message_size=file.mail.message_size,
         ),
-        sms=SmsPolicy(**file.sms.model_dump()),
+        sms=_sms(file, document, mistakes),
         sizes={
             role: _size(getattr(file.sizes, role)) for role in ROLES if role in file.sizes.model_fields_set
         },
@@ -77,6 +79,15 @@ def stack(
         upgrade_window=file.upgrade_window,
         timezone=file.timezone,
     )
+
+
+def _sms(file: StackFile, document: Document, mistakes: Mistakes) -> SmsPolicy:
+    policy = SmsPolicy(**file.sms.model_dump())
+    host = urlsplit(policy.inbound_url).hostname
+    if host and host not in policy.callback_hosts:
+        place: Place = ("sms", "inbound_url")
+        mistakes.add(document.mark(place), place, f'its host "{host}" must stand in sms.callback_hosts')
+    return policy
 
 
 def inventory(
@@ -156,7 +167,7 @@ def _smarthost(index: int, item: SmarthostSection, document: Document, mistakes:
         absent = "password" if item.user else "user"
         place: Place = ("smarthosts", index, absent)
         mistakes.add(document.mark(place), place, "is missing; user and password go together")
-    return Smarthost(item.name, item.host, item.port, item.user, item.password)
+    return Smarthost(**{name: getattr(item, name) for name in SmarthostSection.model_fields})
 
 
 def _carrier(item: CarrierSection) -> Carrier:

@@ -37,6 +37,7 @@ _SYNTAX = {
     "did not find expected '-' indicator": "the indentation of this list does not fit the lines above",
     "could not find expected ':'": 'a key without ": " behind it',
     "found unexpected end of stream": "a quote or bracket is not closed",
+    "did not find expected node content": "a value or a closing bracket is missing",
     "found undefined tag handle": 'a tag ("!...") is not allowed',
     "but found another document": "a second document begins here; write one only",
 }

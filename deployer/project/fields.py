@@ -158,7 +158,7 @@ def timezone(text: str) -> str:
 
     try:
         zoneinfo.ZoneInfo(text)
-    except (ValueError, OSError):
+    except (ValueError, OSError, KeyError):
         known = False
     else:
         known = True
@@ -255,6 +255,13 @@ def port(text: object) -> int:
     return number
 
 
+def http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", text):
+        raise ValueError('is not an address that begins with "https://" or "http://"')
+    return text
+
+
 def not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
     if not items:
         raise ValueError("must not be empty")
@@ -281,6 +288,7 @@ SshPublicKey = Annotated[str, AfterValidator(ssh_public_key)]
 AgeRecipient = Annotated[str, AfterValidator(age_recipient)]
 Country = Annotated[str, AfterValidator(country)]
 SmsSender = Annotated[str, AfterValidator(sms_sender)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 HttpsUrl = Annotated[str, AfterValidator(https_url)]
 Word = Annotated[str, AfterValidator(word)]
 Port = Annotated[int, BeforeValidator(port)]

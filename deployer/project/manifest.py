@@ -23,10 +23,12 @@ FIXED_PORTS = {
     443: "the proxy",
     587: "mail submission",
     5432: "PostgreSQL",
+    2019: "the proxy",
     6379: "the cache",
     8070: "the SMS gateway",
     8071: "the SMS gateway",
-    **dict.fromkeys(range(13000, 13014), "Kannel"),
+    **dict.fromkeys(range(10465, 10485), "the mail relay"),
+    **dict.fromkeys(range(13000, 13200), "the SMS gateway"),
 }
 _RESERVED_DATABASES = ("postgres", "template0", "template1", "sms_gateway")
 # Kinds that pki/ can make for an app.

@@ -31,16 +31,22 @@ class Mistakes:
 
     def __init__(self) -> None:
         self._found: list[tuple[str, int, str]] = []
+        self._places: set[tuple[str, str]] = set()
 
     def add(self, mark: Mark, place: Place | str, why: str) -> None:
         where = place if isinstance(place, str) else dotted(place)
         line = f"{mark}: {where}: {why}" if where else f"{mark}: {why}"
+        self._places.add((mark.file, where))
         entry = (mark.file, mark.line, line)
         if entry not in self._found:
             self._found.append(entry)
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def at(self, file: str, place: Place) -> bool:
+        """Something at this place is wrong already, so that what a schema says of it adds nothing."""
+        return (file, dotted(place)) in self._places
 
     @property
     def lines(self) -> list[str]:

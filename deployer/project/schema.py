@@ -19,6 +19,7 @@ from deployer.project.fields import (
     GiB,
     Host,
     HttpsUrl,
+    HttpUrl,
     Label,
     Line,
     Port,
@@ -33,11 +34,15 @@ from deployer.project.fields import (
     not_empty,
 )
 
+# Checked like one that was written, so that the section's own defaults hold. (An instance here would have the
+# section's validator built for itself, besides the one that is built into the file's: 20 ms of every run.)
+_EMPTY: Any = Field(default={}, validate_default=True)
+
 
 class Section(BaseModel):
     """Keys of one section. A key without a value (all below it commented out) counts as not written."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -71,6 +76,7 @@ class SmsSection(Section):
     prefix_digits: Annotated[int, Field(ge=1, le=15)] = 7
     callback_hosts: tuple[Host, ...] = ()
     keep_reports: Count = 30
+    inbound_url: HttpUrl = ""
 
 
 class SizeSection(Section):
@@ -80,10 +86,10 @@ class SizeSection(Section):
 
 
 class SizesSection(Section):
-    app: SizeSection = SizeSection()
-    database: SizeSection = SizeSection()
-    mail: SizeSection = SizeSection()
-    sms: SizeSection = SizeSection()
+    app: SizeSection = _EMPTY
+    database: SizeSection = _EMPTY
+    mail: SizeSection = _EMPTY
+    sms: SizeSection = _EMPTY
 
 
 class StackFile(Section):
@@ -91,9 +97,9 @@ class StackFile(Section):
     domain: Domain
     app: str
     operators: tuple[OperatorSection, ...] = ()
-    mail: MailSection = MailSection()
-    sms: SmsSection = SmsSection()
-    sizes: SizesSection = SizesSection()
+    mail: MailSection = _EMPTY
+    sms: SmsSection = _EMPTY
+    sizes: SizesSection = _EMPTY
     settings: dict[str, Any] = {}
     upgrade_window: TimeOfDay = "04:00"
     timezone: TimeZone = "Etc/UTC"
@@ -120,6 +126,7 @@ class SmarthostSection(Section):
     port: Port = 587
     user: Line = ""
     password: Line = ""
+    spf: Line = ""
 
 
 class CarrierSection(Section):

@@ -31,6 +31,8 @@ def explain(
     """
     for detail in error.errors(include_url=False):
         place = tuple(step for step in detail["loc"][skip:] if step != "[key]")
+        if mistakes.at(document.mark(place).file, place):
+            continue
         if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = fields_at(schema, place[:-1]) + (list(also) if len(place) == 1 else [])
             mistakes.add(document.mark(place), place, "unknown key" + did_you_mean(str(place[-1]), known))
@@ -71,7 +73,9 @@ def _words(detail: Mapping[str, Any], place: Place, document: Document, schema: 
     if kind == "finite_number":
         return f"{written}is not a number"
     if kind == "literal_error":
-        return f"{written}must be one of {context['expected'].replace(chr(39), '')}"
+        expected = context["expected"].replace("'", "")
+        near = did_you_mean(str(given), expected.replace(" or ", ", ").split(", "))
+        return f"{written}must be one of {expected}" + (near if "mean" in near else "")
     return f"{written}is not valid: {detail['msg']}"
 
 
