@@ -103,7 +103,7 @@ class SshProvider:
         Raises UnreachableError when it does not.
         """
         entry = self._entries.get(spec.name) or parse({"name": spec.name, **spec.options})
-        # The inventory goes first: its writer may have seen the machine's console since the key was remembered.
+        # The inventory goes first: its writer may have seen the console since the key was remembered.
         wanted = entry.host_key or self._remembered().get(entry.name, "")
         found = read_host_key(entry, kind=wanted.split()[0] if " " in wanted else "", wanted=wanted)
         if not wanted and not self._trust_first:
@@ -282,7 +282,7 @@ def wrong_key(entry: Entry, found: str, wanted: str) -> UnreachableError:
         "looking at the host key",
         f"{entry.address} shows {fingerprint(found)}, expected is {expected}",
         "somebody may stand between you and the machine. If it was installed anew, compare the key on its "
-        "console, correct host_key in the inventory, and remove the line of the machine from the adopted keys",
+        "console and correct host_key in the inventory",
         machine=entry.name,
     )
 

@@ -21,8 +21,6 @@ FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 # Gone after a reboot, like the setting whose former value it keeps. Shared by all bridges of this computer.
 FORMER = Path("/run/deploy-local/ip_forward")
 LOCK = Path("/run/deploy-local/lock")
-# Marks a bridge as ours, so that another one of the same name is left alone.
-ALIAS = "deploy-local"
 
 
 def has_ipv6() -> bool:
@@ -63,12 +61,15 @@ def ensure(settings: Settings, reach: Iterable[Reach] = ()) -> None:
     bridge = settings.bridge
     with lock(LOCK, "making the bridge of the local machines"):
         if not _is_ours(bridge):
-            _refuse_foreign(settings)
-            run(f"making the bridge {bridge}", ["ip", "link", "add", "name", bridge, "type", "bridge"])
-            run(f"marking the bridge {bridge}", ["ip", "link", "set", bridge, "alias", ALIAS])
-        # A bridge otherwise takes its ports' lowest hardware address, which changes as they come and go.
-        hardware = "02:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(bridge.encode()).digest()[:5])
-        run(f"setting up {bridge}", ["ip", "link", "set", bridge, "address", hardware, "up"])
+            if Path(f"/sys/class/net/{bridge}").exists():
+                raise DeployError(
+                    "making the bridge of the local machines",
+                    f"this computer already has an interface {bridge}, which is not ours",
+                    "set another `bridge` in the inventory",
+                )
+            command = ["ip", "link", "add", "name", bridge, "address", hardware(bridge), "type", "bridge"]
+            run(f"making the bridge {bridge}", command)
+        run(f"setting up {bridge}", ["ip", "link", "set", bridge, "up"])
         _address(bridge, f"{settings.gateway}/{settings.subnet.prefixlen}")
         if has_ipv6():
             Path(f"/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6").write_text("0", encoding="ascii")
@@ -101,27 +102,19 @@ def clash(settings: Settings) -> str:
     return ""
 
 
+def hardware(bridge: str) -> str:
+    """The bridge's hardware address. It marks the bridge as ours from the moment it exists; and it stays,
+    while a bridge otherwise takes its ports' lowest one, which changes as they come and go."""
+    digest = hashlib.sha256(f"deploy-local {bridge}".encode()).digest()
+    # 02: locally administered (IEEE 802).
+    return "02:" + ":".join(f"{byte:02x}" for byte in digest[:5])
+
+
 def _is_ours(bridge: str) -> bool:
-    alias = Path(f"/sys/class/net/{bridge}/ifalias")
-    return alias.exists() and alias.read_text(encoding="utf-8").strip() == ALIAS
-
-
-def _refuse_foreign(settings: Settings) -> None:
-    folder = Path(f"/sys/class/net/{settings.bridge}")
-    if not folder.exists():
-        return
-    # Killed between making and marking it: a bridge without address and ports, which nobody uses.
-    unused = (folder / "bridge").is_dir() and not any((folder / "brif").iterdir())
-    if unused and '"local"' not in run(
-        "reading the bridge", ["ip", "-json", "address", "show", settings.bridge]
-    ):
-        run("removing a half-made bridge", ["ip", "link", "delete", settings.bridge])
-        return
-    raise DeployError(
-        "making the bridge of the local machines",
-        f"this computer already has an interface {settings.bridge}, which is not ours",
-        "set another `bridge` in the inventory",
-    )
+    folder = Path(f"/sys/class/net/{bridge}")
+    if not (folder / "bridge").is_dir():
+        return False
+    return (folder / "address").read_text(encoding="ascii").strip() == hardware(bridge)
 
 
 def _address(bridge: str, address: str, *flags: str) -> None:

@@ -228,13 +228,17 @@ def control_group(name: str, settings: Settings) -> Path | None:
     return None
 
 
-def _remove_group(group: Path | None) -> None:
-    """Remove the empty groups that the machine left, the innermost first."""
+def _remove_group(group: Path | None, timeout: float = 5) -> None:
+    """End what is left in the machine's groups, and remove them, the innermost first."""
     if has_systemd() or group is None or not group.is_dir():
         return
-    for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-        _rmdir(folder)
-    _rmdir(group)
+    (group / "cgroup.kill").write_text("1", encoding="ascii")
+    deadline = time.monotonic() + timeout
+    while group.is_dir() and time.monotonic() < deadline:
+        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+            _rmdir(folder)
+        _rmdir(group)
+        time.sleep(0.02)
     # Shared with other machines: goes when the last one has gone.
     _rmdir(group.parent)
 
@@ -243,5 +247,5 @@ def _rmdir(folder: Path) -> None:
     try:
         folder.rmdir()
     except OSError:
-        # Still in use; a group without processes costs nothing.
+        # A process in it has not quite ended, or it is another machine's; an empty group costs nothing.
         return

@@ -143,8 +143,8 @@ class LocalProvider:
         """Make the disk of a machine that never ran."""
         folder = self._records.of(record.name)
         # A killed attempt may have left parts of it.
-        for part in ("root", "upper", "work", "containers"):
-            host.remove_tree(folder / part, record.name)
+        host.remove_tree(folder, record.name)
+        folder.mkdir(mode=0o700)
         others = [item for item in self._records.all() if item.name != record.name]
         for other in others:
             cache.collect(self.settings, self._records.of(other.name) / "upper")
@@ -179,13 +179,10 @@ class LocalProvider:
         folder = self._records.of(record.name)
         host.unmount_below(folder, record.name)
         cache.collect(self.settings, folder / "upper")
-        for part in ("root", "upper", "work", "containers"):
-            host.remove_tree(folder / part, record.name)
+        host.remove_tree(folder, record.name)
         if all(other.name == record.name for other in self._records.all()):
             network.remove(self.settings)
-        (folder / "console.log").unlink(missing_ok=True)
-        (folder / "machine.json").unlink()
-        host.remove_tree(folder)
+        self._records.path(record.name).unlink()
 
     def _machine(self, record: Record) -> Machine:
         running = record.state == "made" and processes.runs(self._records.of(record.name))

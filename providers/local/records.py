@@ -1,4 +1,4 @@
-"""What is known about each local machine: one machine.json in the machine's folder."""
+"""What is known about each local machine: a file NAME.json beside the folder NAME with its disk."""
 
 from __future__ import annotations
 
@@ -42,14 +42,17 @@ class Records:
         """The machine's folder."""
         return self.folder / name
 
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
     def all(self) -> list[Record]:
         if not self.folder.is_dir():
             return []
-        found = (self.load(path.name) for path in sorted(self.folder.iterdir()))
+        found = (self.load(path.stem) for path in sorted(self.folder.glob("[!.]*.json")))
         return [record for record in found if record]
 
     def load(self, name: str) -> Record | None:
-        path = self.of(name) / "machine.json"
+        path = self.path(name)
         try:
             return Record(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -58,13 +61,13 @@ class Records:
             raise DeployError(
                 "reading what is known of a local machine",
                 f"{path}: {error}",
-                "remove that folder if nothing in it is needed",
+                "remove that file, and the folder beside it, if nothing in it is needed",
                 machine=name,
             ) from error
 
     def save(self, record: Record) -> Record:
-        self.of(record.name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(self.of(record.name) / "machine.json", json.dumps(asdict(record), indent=2) + "\n")
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self.path(record.name), json.dumps(asdict(record), indent=2) + "\n")
         return record
 
     def mark(self, record: Record, state: str) -> Record:

@@ -1,0 +1,34 @@
+"""Local machines for these tests: a bridge, a subnet and a state folder of their own, and the usual base image."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployer.core.machine import Deployment
+from providers import local
+
+DEPLOYMENT = Deployment("trial", "contract")
+
+
+@pytest.fixture(scope="session")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """Options of a provider local that is ready; skips where local machines cannot be had."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("real machines need root on Linux: sudo bin/test")
+    options: dict[str, object] = {
+        "bridge": "dtest0",
+        "subnet": "10.216.0.0/24",
+        "state_dir": str(tmp_path_factory.mktemp("local")),
+    }
+    provider = local.make(options, DEPLOYMENT)
+    if provider.missing():
+        provider.prepare()
+    yield options
+    for machine in provider.list_machines(DEPLOYMENT):
+        provider.delete_machine(machine)
+    assert not Path("/sys/class/net/dtest0").exists(), "the tests left their bridge"

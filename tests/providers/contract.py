@@ -1,0 +1,162 @@
+"""What every provider of machines promises (deployer.core.provider), as tests.
+
+A provider's own test file inherits from ProviderContract and gives the fixtures `provider`, `spec` and
+`deployment`; every machine that a test makes is deleted after it.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import paramiko
+import pytest
+
+from deployer.core.machine import Deployment, Machine, MachineSpec
+from deployer.core.provider import Provider
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """An OpenSSH ed25519 key: private text, and "ssh-ed25519 AAAA..."."""
+
+    private: str
+    public: str
+
+
+def make_key() -> KeyPair:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    encoding = serialization.Encoding
+    private = key.private_bytes(
+        encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    ).decode()
+    public = key.public_key().public_bytes(encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    return KeyPair(private, public)
+
+
+LOGIN = make_key()
+HOST = make_key()
+
+
+def wait_for_port(address: str, port: int = 22, timeout: float = 30) -> None:
+    """Wait until something listens there; raises TimeoutError."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{address} port {port} did not answer within {timeout:.0f} s") from None
+            time.sleep(0.1)
+
+
+def shell(machine: Machine, script: str, timeout: float = 30) -> tuple[int, str]:
+    """Run a script as root by SSH, the host key checked; gives exit status and output."""
+    import io
+
+    wait_for_port(machine.address, machine.ssh_port)
+    client = paramiko.SSHClient()
+    kind, blob = machine.host_key_public.split()[:2]
+    where = machine.address if machine.ssh_port == 22 else f"[{machine.address}]:{machine.ssh_port}"
+    client.get_host_keys().add(where, kind, paramiko.PKey.from_type_string(kind, _bytes(blob)))
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    key = paramiko.Ed25519Key.from_private_key(io.StringIO(LOGIN.private))
+    try:
+        client.connect(
+            machine.address,
+            machine.ssh_port,
+            machine.ssh_user,
+            pkey=key,
+            allow_agent=False,
+            look_for_keys=False,
+            timeout=timeout,
+        )
+        _, output, _ = client.exec_command(f"{{ {script}\n}} 2>&1", timeout=timeout)
+        text = output.read().decode()
+        return output.channel.recv_exit_status(), text
+    finally:
+        client.close()
+
+
+def _bytes(blob: str) -> bytes:
+    import base64
+
+    return base64.b64decode(blob)
+
+
+class ProviderContract:
+    """Inherit from it as `class TestVendor(ProviderContract)` and give the three fixtures."""
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def deployment(self) -> Deployment:
+        return Deployment("trial", "contract")
+
+    @pytest.fixture
+    def spec(self) -> MachineSpec:
+        return MachineSpec(
+            name="trial-all-1",
+            roles=("app", "database", "mail", "sms"),
+            ssh_keys=(f"{LOGIN.public} tests",),
+            host_key=HOST.private,
+            host_key_public=HOST.public,
+        )
+
+    @pytest.fixture(autouse=True)
+    def clean(self, provider: Provider, deployment: Deployment) -> Iterator[None]:
+        yield
+        for machine in provider.list_machines(deployment):
+            provider.delete_machine(machine)
+
+    def test_check_passes_and_makes_nothing(self, provider: Provider, deployment: Deployment) -> None:
+        before = list(provider.list_machines(deployment))
+        provider.check()
+        assert list(provider.list_machines(deployment)) == before
+
+    def test_a_machine_is_reached_with_the_key_we_gave_it_and_made_once(
+        self, provider: Provider, deployment: Deployment, spec: MachineSpec
+    ) -> None:
+        made = provider.create_machine(deployment, spec)
+        assert made.name == spec.name
+        assert made.status in ("running", "starting")
+        assert made.host_key_public == spec.host_key_public
+        status, text = shell(made, "id -u; cat /etc/ssh/ssh_host_ed25519_key.pub; hostname")
+        assert status == 0
+        assert text.splitlines()[0] == "0"
+        assert spec.host_key_public in text
+        assert text.splitlines()[-1] == spec.name
+
+        again = provider.create_machine(deployment, spec)
+        assert (again.id, again.address) == (made.id, made.address)
+        assert [machine.id for machine in provider.list_machines(deployment)] == [made.id]
+
+    def test_machines_are_told_apart_by_their_labels(
+        self, provider: Provider, deployment: Deployment, spec: MachineSpec
+    ) -> None:
+        made = provider.create_machine(deployment, spec)
+        for key, value in deployment.labels().items():
+            assert made.labels[key] == value
+        assert not list(provider.list_machines(Deployment(deployment.stack, "another")))
+        assert not list(provider.list_machines(Deployment("another", deployment.inventory)))
+
+    def test_a_deleted_machine_is_gone_and_deleting_it_again_is_no_error(
+        self, provider: Provider, deployment: Deployment, spec: MachineSpec
+    ) -> None:
+        made = provider.create_machine(deployment, spec)
+        provider.delete_machine(made)
+        assert not list(provider.list_machines(deployment))
+        provider.delete_machine(made)
+
+    def test_offers_come_cheapest_first(self, provider: Provider) -> None:
+        prices = [offer.price for offer in provider.offers()]
+        assert prices == sorted(prices)
+        assert all(offer.cores > 0 and offer.memory > 0 and offer.disk > 0 for offer in provider.offers())
