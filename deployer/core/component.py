@@ -107,7 +107,7 @@ class Probe:
     """Something that must answer, within `timeout` seconds.
 
     kind "script":  args script (bash, standard input, on the machine; exit 0 is green, its last line is shown)
-    kind "https":   args url, address, expect (text in the answer), status (default 200); from outside
+    kind "https":   args url, address, expect (text in the answer), status (default 200; "<500": any below); from outside
     kind "smtp":    args address, port, hostname, recipient; up to RCPT; from outside
     kind "sms_api": args url, address, user, password; from outside
     degrades:       red makes the deployment degraded, not failed
