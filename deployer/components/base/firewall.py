@@ -63,14 +63,17 @@ def _machines(ctx: Context, sources: Sequence[str]) -> Iterable[Machine]:
 def addresses(machines: Iterable[Machine]) -> tuple[str, ...]:
     """All addresses of the machines, public and private, sorted. What is no address yet (a machine that is still
     to be made has a placeholder) is left out."""
-    found = set()
-    for machine in machines:
-        for text in (machine.address, machine.private_address, machine.address6):
-            try:
-                found.add(ipaddress.ip_address(text))
-            except ValueError:
-                continue
+    texts = {text for one in machines for text in (one.address, one.private_address, one.address6)}
+    found = {ipaddress.ip_address(text) for text in texts if is_address(text)}
     return tuple(str(address) for address in sorted(found, key=lambda item: (item.version, int(item))))
+
+
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def values(found: Sequence[Rule]) -> Mapping[str, object]:

@@ -26,11 +26,18 @@ def host_name(wanted: str) -> Generator[StringCommand, None, None]:
 
 @operation()
 def host_table(source: str, digest: str) -> Generator[StringCommand, None, None]:
-    """Put the file `source` into /etc/hosts between two marks, first; other lines stay. digest: of its content."""
+    """Put the file `source` into /etc/hosts between two marks, first; other lines stay. digest: of the content.
+
+    localhost gets its two addresses where it lacks one, and no second time: programs bind to each that they find.
+    """
     yield script(f"""
 new=$(mktemp /etc/hosts.XXXXXX)
 trap 'rm -f "$new"' EXIT
-{{ cat {shlex.quote(source)}; touch /etc/hosts; sed '/^# deploy: begin/,/^# deploy: end/d' /etc/hosts; }} >"$new"
+touch /etc/hosts
+{{ cat {shlex.quote(source)}; sed '/^# deploy: begin/,/^# deploy: end/d' /etc/hosts; }} >"$new"
+for own in 127.0.0.1 ::1; do
+    grep -Eq "^$own[[:space:]].*\\blocalhost\\b" "$new" || echo "$own localhost" >>"$new"
+done
 chmod 0644 "$new"
 # Where /etc/hosts is a mount of its own (a container), it cannot be replaced, only written.
 mv -f "$new" /etc/hosts 2>/dev/null || cat "$new" >/etc/hosts

@@ -69,11 +69,10 @@ def spec(ctx: Context, peers: Sequence[ComponentSpec]) -> ComponentSpec:
 
 def host_table(ctx: Context) -> str:
     """Our lines of /etc/hosts, between marks. The machine's own name leads to itself whatever its addresses are."""
-    lines = ["# deploy: begin (managed; lines outside of the marks are yours)", "127.0.0.1 localhost"]
+    lines = ["# deploy: begin (managed; lines outside of the marks are yours)"]
     lines.append(f"127.0.1.1 {ctx.fqdn(ctx.machine)} {ctx.machine.name}")
-    lines.append("::1 localhost ip6-localhost ip6-loopback")
     for name, machine in sorted(ctx.machines.items()):
-        if name != ctx.machine.name and machine.internal:
+        if name != ctx.machine.name and firewall.is_address(machine.internal):
             lines.append(f"{machine.internal} {ctx.fqdn(machine)} {name}")
     return "\n".join([*lines, "# deploy: end", ""])
 

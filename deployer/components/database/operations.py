@@ -68,8 +68,8 @@ SQL
 found=$(runuser -u postgres -- psql -XAtq -d postgres \\
     -c "SELECT concat_ws(' ', datlocprovider, datlocale, datctype) FROM pg_database WHERE datname = '{database}'")
 if [ "$found" != "b {locale} {locale}" ]; then
-    echo "the database {database} exists with the locale \\"$found\\" instead of \\"b {locale} {locale}\\", which cannot be" \\
-        "changed: dump it, drop it, run this again and load it" >&2
+    echo "the database {database} exists with the locale \\"$found\\" instead of \\"b {locale} {locale}\\"," \\
+        "which cannot be changed: dump it, drop it, run this again and load it" >&2
     exit 1
 fi
 """)

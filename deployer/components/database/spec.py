@@ -108,7 +108,7 @@ def _files(ctx: Context, remote: Mapping[str, Sequence[Machine]]) -> tuple[File,
     away = any(remote.values())
     shared = any(ctx.plays(role) for role in ctx.roles if role != "database")
     settings = {
-        "listen": ["localhost", ctx.machine.internal] if away else ["localhost"],
+        "listen": ["127.0.0.1", "::1", *([ctx.machine.internal] if away else [])],
         "port": PORT,
         "leaf": _LEAF,
         "ca": _CA,
