@@ -105,9 +105,11 @@ class Hosts:
                 gevent.sleep(0.2)
                 continue
             self.state.activate_host(host)
-            transport = self._client(host).get_transport()
+            transport = self._transport(host)
             # paramiko leaves Nagle on, which costs 40 ms for each command.
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = transport.sock
+            assert isinstance(sock, socket.socket)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport.set_keepalive(15)
             self.hosts[host.name] = host
             self._channels[host.name] = gevent.lock.BoundedSemaphore(CHANNELS)
@@ -120,21 +122,23 @@ class Hosts:
             raise EngineError("not connected", name, "unreachable") from None
 
     @staticmethod
-    def _client(host: Host) -> paramiko.SSHClient:
+    def _transport(host: Host) -> paramiko.Transport:
         connector = host.connector
         assert isinstance(connector, SSHConnector)
-        assert connector.client
-        return connector.client
+        transport = connector.client.get_transport() if connector.client else None
+        if transport is None:
+            raise EngineError("the connection is closed", host.name, "unreachable")
+        return transport
 
     # --- commands ---
 
     def execute(self, name: str, command: str, stdin: bytes, timeout: float) -> tuple[int, str, str]:
         """Run a shell command. Returns exit code, standard output, standard error; raises EngineError on time-out."""
-        client = self._client(self.host(name))
+        transport = self._transport(self.host(name))
         with self._channels[name]:
             try:
                 with gevent.Timeout(timeout):
-                    channel = client.get_transport().open_session(timeout=timeout)
+                    channel = transport.open_session(timeout=timeout)
                     channel.exec_command(command)
                     readers = [
                         gevent.spawn(channel.makefile("rb").read),

@@ -16,6 +16,7 @@ from typing import Any
 
 import gevent
 from pyinfra.api import BaseStateCallback, State, StringCommand, operation
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import OperationMeta, add_op
 from pyinfra.api.operations import run_ops
@@ -65,24 +66,23 @@ class Phases:
         for name, operations in phase["hosts"].items():
             host = self._hosts.host(name)
             for entry in operations:
-                function = _find(entry["operation"])
+                # Named: pyinfra logs the arguments of an operation without a name; and bound beforehand, so that
+                # an argument may be called like one of pyinfra's own.
+                function = _bound(_find(entry["operation"]), entry["args"])
                 if "step" in entry:
                     function = _step(function, entry["step"], host)
-                # Named: pyinfra logs the arguments of an operation without a name.
-                meta = add_op(
-                    state, function, host=host, name=entry["name"], _timeout=entry["timeout"], **entry["args"]
-                )[host]
+                meta = add_op(state, function, host=host, name=entry["name"], _timeout=entry["timeout"])[host]
                 added.append((host, entry, meta))
         try:
             # no_wait: each machine goes through the phase at its own pace; the phase itself is the barrier.
-            _quietly(lambda: run_ops(state, no_wait=True))
+            broken = _quietly(lambda: run_ops(state, no_wait=True))
         finally:
             _reset(state)
         for host, entry, meta in added:
             if meta.is_complete() and meta.did_succeed():
                 continue
             output = meta._combined_output
-            why = "the command failed" if meta.is_complete() else "it did not run, or the connection broke"
+            why = "the command failed" if meta.is_complete() else "; ".join(broken) or "the connection broke"
             return {
                 "machine": host.name,
                 "phase": phase["name"],
@@ -169,6 +169,14 @@ def _find(name: str) -> Any:
     return getattr(importlib.import_module(f"deployer.ops.{module}"), function)
 
 
+def _bound(function: Any, arguments: dict[str, Any]) -> Any:
+    @operation()
+    def bound() -> Generator[Any, None, None]:
+        yield from function._inner(**arguments)
+
+    return bound
+
+
 def _step(function: Any, step: dict[str, Any], host: Host) -> Any:
     """The operation, skipped when its check passes and it was done with the same arguments, and marked when done.
 
@@ -177,14 +185,14 @@ def _step(function: Any, step: dict[str, Any], host: Host) -> Any:
     path = f"/var/lib/deploy/steps/{step['key']}"
 
     @operation()
-    def checked(**arguments: Any) -> Generator[Any, None, None]:
+    def checked() -> Generator[Any, None, None]:
         probe = StringCommand(
             f'test "$(cat {shlex.quote(path)} 2>/dev/null)" = {shlex.quote(_marker(step["digest"]))} && bash -s'
         )
         done, _ = host.run_shell_command(probe, _stdin=step["check"], _timeout=60)
         if done:
             return
-        yield from function._inner(**arguments)
+        yield from function._inner()
         yield script(
             f"mkdir -p $(dirname {shlex.quote(path)})\n"
             f"printf %s {shlex.quote(_marker(step['digest']))} > {shlex.quote(path)}.new\n"
@@ -209,14 +217,22 @@ def _reset(state: State) -> None:
     state.is_executing = False
 
 
-def _quietly(work: Callable[[], None]) -> None:
-    """Failures of single greenlets are read from the operations' results, not from tracebacks on the terminal."""
+def _quietly(work: Callable[[], None]) -> list[str]:
+    """Do it; what broke in its greenlets, in words, instead of tracebacks on the terminal. Failed commands are not
+    among them: those are read from the operations' results."""
+    broken: list[str] = []
+
+    def note(context: object, kind: type[BaseException], value: BaseException, trace: object) -> None:
+        if not isinstance(value, PyinfraError):
+            broken.append(f"{kind.__name__}: {value}")
+
     hub = gevent.get_hub()
-    kept, hub.print_exception = hub.print_exception, lambda *arguments, **named: None
+    kept, hub.print_exception = hub.print_exception, note
     try:
         work()
     finally:
         hub.print_exception = kept
+    return broken
 
 
 class _Narrator(BaseStateCallback):
