@@ -62,9 +62,9 @@ def local_domains(project: Project) -> tuple[str, ...]:
 def aliases(project: Project) -> dict[str, str]:
     """Local part -> where its mail goes: another local part, the mailbox's user, or the postmaster's address."""
     postmaster = project.stack.mail.postmaster or MAILBOX_USER
-    found = {name: "postmaster" for name in PERSON[1:]}
+    found = dict.fromkeys(PERSON[1:], "postmaster")
     found["postmaster"] = postmaster
-    found.update({name: MAILBOX_USER for name in MACHINE})
+    found.update(dict.fromkeys(MACHINE, MAILBOX_USER))
     # Bounces of the app's mail, unless the operator made a person the sender.
     found.setdefault(sender_parts(project)[0], MAILBOX_USER)
     return dict(sorted(found.items()))

@@ -20,7 +20,9 @@ def records(ctx: Context) -> tuple[DnsRecord, ...]:
         # Bounces of ours have an empty sender: the receiver then checks the EHLO name.
         DnsRecord(host, "TXT", "v=spf1 a -all"),
         DnsRecord(
-            f"{stack.mail.dkim_selector}._domainkey.{domain}", "TXT", public_record(ctx.secret("mail_relay/dkim"))
+            f"{stack.mail.dkim_selector}._domainkey.{domain}",
+            "TXT",
+            public_record(ctx.secret("mail_relay/dkim")),
         ),
         # All mail is signed or held, so what fails is not ours.
         DnsRecord(f"_dmarc.{domain}", "TXT", f"v=DMARC1; p=quarantine; rua=mailto:dmarc@{domain}"),

@@ -54,7 +54,12 @@ def tls_policies(smarthosts: Sequence[Smarthost]) -> dict[str, str]:
 def tunnels(smarthosts: Sequence[Smarthost]) -> list[dict[str, object]]:
     """One for each smarthost on port 465: values of the stunnel template."""
     return [
-        {"name": smarthost.name, "accept": FIRST_TUNNEL_PORT + position, "host": smarthost.host, "port": WRAPPED}
+        {
+            "name": smarthost.name,
+            "accept": FIRST_TUNNEL_PORT + position,
+            "host": smarthost.host,
+            "port": WRAPPED,
+        }
         for position, smarthost in enumerate(smarthosts)
         if smarthost.port == WRAPPED
     ]

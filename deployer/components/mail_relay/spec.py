@@ -48,7 +48,7 @@ def connection(ctx: Context) -> dict[str, object]:
 
 
 def spec(ctx: Context) -> ComponentSpec:
-    project, inventory = ctx.project, ctx.project.inventory
+    inventory = ctx.project.inventory
     tunnels = () if inventory.catch else tuple(smarthosts.tunnels(inventory.smarthosts))
     warnings: tuple[str, ...] = ()
     if not inventory.catch and not inventory.smarthosts:
@@ -154,7 +154,9 @@ def _postfix_files(ctx: Context) -> tuple[File, ...]:
             content=_table(smarthosts.tls_policies(hosts)),
             on_change="reload",
         ),
-        File("/etc/postfix/smarthost_replies", template="mail_relay/smarthost_replies.j2", on_change="reload"),
+        File(
+            "/etc/postfix/smarthost_replies", template="mail_relay/smarthost_replies.j2", on_change="reload"
+        ),
     )
 
 
@@ -162,7 +164,11 @@ def _own_files(ctx: Context, tunnels: tuple[dict[str, object], ...]) -> tuple[Fi
     """The signer, the stores, their bounds, and what our CA shall issue."""
     project = ctx.project
     units = "/etc/systemd/system"
-    leaf = {"names": [layout.mail_host(project), ctx.fqdn(ctx.machine)], "owner": "root", "reload": ["postfix.service"]}
+    leaf = {
+        "names": [layout.mail_host(project), ctx.fqdn(ctx.machine)],
+        "owner": "root",
+        "reload": ["postfix.service"],
+    }
     stores = [(layout.MAILBOX, layout.MAILBOX_DAYS, layout.MAILBOX_BYTES)]
     if project.inventory.catch:
         stores.append((layout.CATCH, layout.CATCH_DAYS, layout.CATCH_BYTES))
@@ -212,8 +218,14 @@ def _own_files(ctx: Context, tunnels: tuple[dict[str, object], ...]) -> tuple[Fi
     ]
     if tunnels:
         files += [
-            File(f"{layout.FOLDER}/stunnel.conf", template="mail_relay/stunnel.conf.j2", values={"tunnels": tunnels}),
-            File(f"{units}/deploy-smarthost-tls.service", template="mail_relay/deploy-smarthost-tls.service.j2"),
+            File(
+                f"{layout.FOLDER}/stunnel.conf",
+                template="mail_relay/stunnel.conf.j2",
+                values={"tunnels": tunnels},
+            ),
+            File(
+                f"{units}/deploy-smarthost-tls.service", template="mail_relay/deploy-smarthost-tls.service.j2"
+            ),
         ]
     return tuple(files)
 

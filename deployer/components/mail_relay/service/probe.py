@@ -20,7 +20,9 @@ QUEUE = "/var/spool/postfix"
 
 def waiting(queue_id: str) -> bool:
     """The message is still in one of the queues; Postfix hashes the deferred one by the first digit."""
-    paths = [f"{queue}/{queue_id}" for queue in ("incoming", "active", "hold")] + [f"deferred/{queue_id[0]}/{queue_id}"]
+    paths = [f"{queue}/{queue_id}" for queue in ("incoming", "active", "hold")] + [
+        f"deferred/{queue_id[0]}/{queue_id}"
+    ]
     return any(os.path.exists(os.path.join(QUEUE, path)) for path in paths)
 
 
