@@ -85,6 +85,8 @@ def sentence(event: Event) -> str:
     text = f"{event.machine}: {event.text}" if event.machine else event.text
     if event.kind == "warning":
         text = f"warning: {text}"
+    elif event.status == "ok" and event.kind == "machine":
+        pass  # its text says what is so now
     elif event.status and event.status != "start":
         # "ok" is said as "done": a stage that is over need not have changed anything.
         text += ": done" if event.status == "ok" else f": {event.status}"
@@ -102,7 +104,7 @@ def summary(changes: list[Event]) -> list[str]:
         kind = f"{event.data.get('action', 'change')} {event.data.get('kind', 'thing')}"
         of_machine = counts.setdefault(event.machine or "everywhere", {})
         of_machine[kind] = of_machine.get(kind, 0) + 1
-    lines = [f"{len(changes)} change{'s' if len(changes) > 1 else ''}:"]
+    lines = ["Changes:"]
     lines += output.table(
         [
             (machine, ", ".join(f"{kind} {count}" for kind, count in kinds.items()))

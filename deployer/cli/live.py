@@ -83,7 +83,7 @@ class LiveDrawer(Drawer):
                 _seconds(now - doing.began),
             )
         if not self._stages and not self._machines:
-            rows.add_row(self._spinner, "", _seconds(now - self.began))
+            rows.add_row(self._spinner, "working", _seconds(now - self.began))
         yield rows
 
     def _resume(self) -> None:

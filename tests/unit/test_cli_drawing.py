@@ -171,7 +171,7 @@ def test_summary_counts_by_machine() -> None:
         return Event("change", "x", machine=machine, data={"action": "create", "kind": kind})
 
     found = summary([change("a", "file"), change("b", "file"), change("a", "file"), change("a", "unit")])
-    assert found == ["4 changes:", "  a  create file 2, create unit 1", "  b  create file 1"]
+    assert found == ["Changes:", "  a  create file 2, create unit 1", "  b  create file 1"]
 
 
 @pytest.mark.parametrize(

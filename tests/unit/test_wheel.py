@@ -72,5 +72,5 @@ def test_it_runs_init_and_plan(deploy: Path, tmp_path: Path) -> None:
 
     planned = run("--project", "agora", "plan", "--provider", "local")
     assert planned.returncode == 0, planned.stderr
-    assert "create   machine" in " ".join(planned.stdout.split()) or "create  machine" in planned.stdout
+    assert "create machine agora-all-1" in " ".join(planned.stdout.split())
     assert " changes on 1 machine" in planned.stdout
