@@ -276,7 +276,8 @@ BAD_STACK = {
     "a sender": (
         STACK + "sms: {sender: Our Community}\n",
         [
-            'stack.yaml:4: sms.sender: "Our Community" is not an SMS sender: a number with country code, or at most eleven letters and digits'
+            'stack.yaml:4: sms.sender: "Our Community" is not an SMS sender: a number with country code, or at most '
+            "eleven letters and digits"
         ],
     ),
     "an inbound address": (
@@ -318,7 +319,8 @@ BAD_STACK = {
     "no recipient": (
         STACK + f"operators:\n  - {{name: anna, ssh_key: {SSH_KEY}, age: age1abc}}\n",
         [
-            'stack.yaml:5: operators[0].age: "age1abc" is not an age recipient; write "age1..." or an SSH public key of kind ed25519 or RSA'
+            'stack.yaml:5: operators[0].age: "age1abc" is not an age recipient; write "age1..." or an SSH public key of '
+            "kind ed25519 or RSA"
         ],
     ),
     "two of one name": (
