@@ -178,14 +178,23 @@ class Bundle:
         mine = usable[0] if usable else identities.personal()
         if mine not in own:
             own.append(mine)
-        return {**known, _COMPUTER + socket.gethostname(): mine.recipient}
+        name = _COMPUTER + socket.gethostname()
+        # Two computers may have one name; neither shall lock the other one out.
+        while name in known:
+            name += "'"
+        return {**known, name: mine.recipient}
 
     def _note_readers(self, added: Mapping[str, str], removed: Mapping[str, str]) -> list[str]:
         """Remember what the removed could read, and say it."""
         notices = []
-        if added:
-            notices.append(f"the secrets can be read from now on by: {', '.join(sorted(added))}")
-        gone = sorted(name for name in removed if not name.startswith(_COMPUTER))
+        if new := sorted(added.keys() - removed.keys()):
+            notices.append(f"the secrets can be read from now on by: {', '.join(new)}")
+        if same := sorted(added.keys() & removed.keys()):
+            notices.append(
+                f"the secrets open with another key of {', '.join(same)} from now on; if the old one was stolen, rotate "
+                "them all (deploy secrets list)"
+            )
+        gone = sorted(name for name in removed.keys() - added.keys() if not name.startswith(_COMPUTER))
         if gone:
             # What is written now for the first time was in no file that they could open.
             old = sorted(name for name in self.entries if name in self._stored)

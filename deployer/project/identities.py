@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deployer.core.errors import InputError
+from deployer.core.errors import DeployError, InputError
 
 VARIABLE = "DEPLOY_IDENTITY"
 
@@ -93,11 +93,20 @@ def read(path: Path) -> list[Identity]:
 
 
 def make(path: Path, comment: str) -> Identity:
-    """The age identity at `path`, made (mode 0600) when it is missing."""
-    import pyrage
-
+    """The age identity at `path`, made (mode 0600) when it is missing. Raises DeployError."""
     if path.is_file():
         return read(path)[0]
+    try:
+        return _make(path, comment)
+    except OSError as error:
+        raise DeployError(
+            f"making the identity {path}", str(error.strerror), "see to the folder and the disk"
+        ) from error
+
+
+def _make(path: Path, comment: str) -> Identity:
+    import pyrage
+
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = pyrage.x25519.Identity.generate()
     text = f"# {comment}\n# public key: {key.to_public()}\n{key}\n"

@@ -33,15 +33,17 @@ def load(
     *,
     options: Options | None = None,
     environment: Mapping[str, str] | None = None,
+    expand: bool = True,
 ) -> Project:
     """The project in folder `root`, at `inventories/PROVIDER.yaml` or at `inventory_file`.
 
     Without either the project's only inventory is meant. app: another app than the stack's.
     options: says what a provider knows; without it its name and options are taken as they stand.
-    environment: for ${NAME}; the process's own by default.
+    environment: for ${NAME}; the process's own by default. expand: False leaves ${NAME} as it stands, for verbs
+    that bring no vendor's password anywhere (a look at the logs must not fail for one that is not set).
     Raises InputError with every mistake found (file, line and key); touches nothing.
     """
-    variables = os.environ if environment is None else environment
+    variables = (os.environ if environment is None else environment) if expand else None
     path = inventory_file or find_inventory(root, provider)
     mistakes = Mistakes()
     stack_document = _read_stack(root, mistakes, variables)
@@ -104,7 +106,7 @@ def find_inventory(root: Path, provider: str | None) -> Path:
     return known[provider]
 
 
-def _read_stack(root: Path, mistakes: Mistakes, environment: Mapping[str, str]) -> Document | None:
+def _read_stack(root: Path, mistakes: Mistakes, environment: Mapping[str, str] | None) -> Document | None:
     path = root / "stack.yaml"
     if not path.is_file():
         raise InputError(

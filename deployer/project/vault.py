@@ -40,21 +40,32 @@ class Vault:
         generation = int(body["generation"]) if body else 0
         self._refuse_older(generation)
         if body:
-            self._remember(generation)
+            try:
+                self._remember(generation)
+            except OSError:
+                # A folder that can only be read: then nothing is written from here either.
+                pass
         return body
 
     @contextmanager
     def lock(self, generation: int) -> Iterator[None]:
-        """Keep other writers out. Raises DeployError when the file is not the one that was read.
+        """Keep other writers out. Raises DeployError when the file is not the one that was read, or on a full disk.
 
         generation: what this run has read, for the message.
         """
-        with (self._state_dir() / "secrets.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            on_disk = self.path.read_bytes() if self.path.exists() else b""
-            if on_disk != self._sealed:
-                raise self._stale(on_disk, generation)
-            yield
+        try:
+            with (self._state_dir() / "secrets.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                on_disk = self.path.read_bytes() if self.path.exists() else b""
+                if on_disk != self._sealed:
+                    raise self._stale(on_disk, generation)
+                yield
+        except OSError as error:
+            raise DeployError(
+                f"writing {self.path}",
+                f"{error.strerror}; the file is as it was before",
+                "see to the disk and to the folder's owner, then run the command again",
+            ) from error
 
     def write(self, body: dict[str, Any], recipients: Iterable[str]) -> None:
         """Encrypt to `recipients` and replace the file; call it under `lock`."""

@@ -226,6 +226,19 @@ def test_the_same_key_under_another_name_is_the_same_reader(root: Path, anna: Pe
     assert opened(root, renamed, identity=anna.identity).ensure(SPECS, Counting()) == []
 
 
+def test_an_operator_takes_another_key(root: Path, anna: Person, ben: Person) -> None:
+    opened(root, anna.operator, identity=anna.identity).ensure(SPECS, Counting())
+    other = Operator("anna", "", ben.operator.age)
+    with pytest.raises(InputError, match="you could not read it afterwards"):
+        opened(root, other, identity=anna.identity).ensure(SPECS, Counting())
+    both = root / "both.txt"
+    both.write_text(anna.identity.read_text() + ben.identity.read_text())
+    bundle = opened(root, other, identity=both)
+    (notice,) = bundle.ensure(SPECS, Counting())
+    assert notice.startswith("the secrets open with another key of anna from now on")
+    assert not any(entry.exposed for entry in bundle.entries.values())
+
+
 def test_the_demo_gets_operators(root: Path, anna: Person) -> None:
     opened(root).ensure(SPECS, Counting())
     with pytest.raises(InputError, match="you could not read it afterwards"):
@@ -348,7 +361,7 @@ def test_a_write_that_fails_leaves_the_old_file(root: Path, monkeypatch: pytest.
     bundle = opened(root)
     bundle.put(Secret("app/key"), "canary")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DeployError, match="No space left on device; the file is as it was before"):
         bundle.save()
     assert (root / FILE).read_bytes() == before
     assert sorted(path.name for path in root.iterdir()) == [".deploy", RECOVERY_FILE, FILE]

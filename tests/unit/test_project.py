@@ -626,6 +626,12 @@ def test_the_stack_alone(root: Path) -> None:
     assert load_stack(root).name == "demo"
 
 
+def test_a_look_needs_no_vendors_password(root: Path) -> None:
+    (root / "inventories" / "here.yaml").write_text(local(CARRIER.replace("secret", '"${UNSET}"') + "}]\n"))
+    project = load(root, "here", None, environment={}, expand=False)
+    assert project.inventory.carriers[0].password == "${UNSET}"
+
+
 def test_another_app_on_the_command_line(root: Path) -> None:
     assert load(root, "here", None, "matrix").stack.app == "matrix"
     with pytest.raises(InputError) as caught:
