@@ -31,8 +31,9 @@ _CONSEQUENCES = {
 }
 _NAMED_CONSEQUENCES = {
     "ssh/host/": (
-        "the machine shows its old host key until `deploy up` has been there; that one is kept as NAME@previous",
-        "other SSH clients that know the machine will warn once",
+        "a machine takes its host key at its first boot: one that exists keeps the old key, known here as "
+        "NAME@previous, until it is made anew",
+        "other SSH clients that know the machine will then warn once",
     ),
     "ssh/deploy": (
         "machines accept the old key until `deploy up` has been there; it is kept as ssh/deploy@previous",
