@@ -6,17 +6,21 @@ import base64
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
@@ -244,6 +248,22 @@ def test_the_locks_agree_and_name_no_index() -> None:
         assert len(pins) > 30
         assert all(line.endswith("\\") for line in pins), "each is followed by its hashes"
     assert {line for line in runtime.splitlines() if "==" in line} <= set(dev.splitlines())
+
+
+def test_the_locks_hold_what_pyproject_asks_for() -> None:
+    """Else somebody changed pyproject.toml and forgot bin/lock."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    runtime = [*project["project"]["dependencies"]]
+    for extra in project["project"]["optional-dependencies"].values():
+        runtime += extra
+    for name, wanted in zip(LOCKS, (runtime, runtime + project["dependency-groups"]["dev"]), strict=True):
+        pins = re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)
+        versions = {canonicalize_name(package): version for package, version in pins}
+        for text in wanted:
+            asked = Requirement(text)
+            version = versions.get(canonicalize_name(asked.name))
+            assert version, f"{asked.name} is not in {name}: run bin/lock"
+            assert asked.specifier.contains(version), f"{text}, but {name} has {version}: run bin/lock"
 
 
 def wait_for(condition: object, seconds: float = 60) -> None:
