@@ -1,0 +1,240 @@
+"""What the app component wants, from a manifest: compared value by value."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deployer.components.app import actions
+from deployer.components.app.layout import Layout
+from deployer.components.app.spec import check, for_systemd, secrets, spec
+from deployer.components.app.values import settings
+from deployer.core.component import Context, Data, File, Probe, Secret, Unit, User
+from deployer.core.errors import InputError
+from deployer.core.model import AppStep, Manifest, Process, Project, Runtime
+from deployer.flow.wanted import render
+
+Make = Callable[..., Context]
+
+
+def test_layout(manifest: Manifest) -> None:
+    layout = Layout(manifest, "demo.test")
+    assert (layout.user, layout.current, layout.config, layout.data) == (
+        "app-notes",
+        "/opt/notes/current",
+        "/etc/deploy/apps/notes",
+        "/var/lib/notes",
+    )
+    assert layout.units == ("notes-web.service", "notes-worker.service")
+
+
+def test_release_is_named_by_what_it_is_built_from(manifest: Manifest) -> None:
+    name = Layout(manifest, "demo.test").release()
+    assert re.fullmatch(r"1\.2_git-[0-9a-f]{12}", name)
+    assert name == Layout(replace(manifest, processes=()), "other.test").release()
+    (manifest.folder / "main.lock").write_text("flask==3.1 --hash=sha256:00\n")
+    assert name != Layout(manifest, "demo.test").release()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{release} {config} {data}", "/opt/notes/current /etc/deploy/apps/notes /var/lib/notes"),
+        ("{runtime}/bin/x -p {port}", "/opt/notes/current/main/bin/x -p 9001"),
+        ("{runtime:main} {port:web}", "/opt/notes/current/main 9001"),
+        ("https://{{ domain }}/{{domain}}", "https://demo.test/demo.test"),
+        ("awk '{print $1}' ${HOME} {}", "awk '{print $1}' ${HOME} {}"),
+    ],
+)
+def test_placeholders(manifest: Manifest, text: str, expected: str) -> None:
+    assert Layout(manifest, "demo.test").expand(text, "here", runtime="main", port=9001) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["{port:nobody}", "{runtime:nobody}", "{port}", "{runtime}", "{port:worker}"]
+)
+def test_placeholder_for_nothing(manifest: Manifest, text: str) -> None:
+    with pytest.raises(InputError, match=r"command of process web: \{"):
+        Layout(manifest, "demo.test").expand(text, "command of process web")
+
+
+def test_secrets(project: Project) -> None:
+    assert secrets(project) == (Secret("app/key", "hex"), Secret("app/admin_password"))
+    assert secrets(replace(project, app=replace(project.app, admin=None, secrets=()))) == ()
+
+
+def test_parts(context: Make) -> None:
+    made = spec(context())
+    assert made.packages == ("python3", "python3-pip-whl", "ca-certificates", "curl", "libpq5")
+    assert made.users == (User("deploy-build"), User("app-notes", home="/var/lib/notes"))
+    assert made.units == (
+        Unit("notes-web.service", managed_by_step=True),
+        Unit("notes-worker.service", managed_by_step=True),
+    )
+    assert made.data == (
+        Data("notes", "postgres", "notes"),
+        Data("pictures", "files", "/var/lib/notes/pictures"),
+        Data("index", "sqlite", "/var/lib/notes/db/index.db"),
+    )
+    script = "curl http://127.0.0.1:9001/demo.test | awk '{print $1}'"
+    assert made.probes == (Probe("reads", "script", {"script": script}, unit="notes-web.service"),)
+    folders = {item.path: (item.mode, item.owner, item.group) for item in made.directories}
+    assert folders["/var/lib/notes"] == (0o750, "app-notes", "app-notes")
+    assert folders["/var/lib/notes/db"] == (0o750, "app-notes", "app-notes")
+    assert folders["/etc/deploy/apps/notes"] == (0o750, "root", "app-notes")
+    assert folders["/opt/notes/releases"] == (0o755, "root", "root")
+
+
+def test_steps(context: Make) -> None:
+    made = spec(context())
+    release = Layout(context().project.app, "demo.test").release()
+    assert [(step.name, step.operation, step.stage) for step in made.steps] == [
+        ("release", "release", "configure"),
+        ("release in service", "in_service", "activate"),
+        ("first admin admin", "once", "activate"),
+    ]
+    assert made.steps[0].check == f"test -d /opt/notes/releases/{release}"
+    assert made.steps[0].args["runtimes"] == [["main", "/opt/notes/locks/main.lock", False]]
+    assert made.steps[1].check == "/usr/local/lib/deploy/app-switch notes --check"
+    assert made.steps[2].check == "test -e /var/lib/deploy/app/notes/once/admin"
+
+
+def test_nothing_but_contents_depends_on_the_machine(context: Make) -> None:
+    small = context()
+    large = replace(small, facts=replace(small.facts, memory=64 << 30, cores=32))
+    first, second = spec(small), spec(large)
+    assert first.steps == second.steps
+    assert [item.path for item in first.files] == [item.path for item in second.files]
+
+
+def _files(context: Context) -> dict[str, File]:
+    return {item.path: item for item in spec(context).files}
+
+
+def _text(context: Context, path: str) -> str:
+    return render(_files(context)[path], context.project.root).decode()
+
+
+def test_configuration_is_for_the_app_alone(context: Make) -> None:
+    file = _files(context())["/etc/deploy/apps/notes/notes.conf"]
+    assert (file.mode, file.owner, file.group, file.secret) == (0o640, "root", "app-notes", True)
+    assert _text(context(), file.path) == "password=secret of database/notes\n"
+
+
+def test_admin_password_is_read_by_root_alone(context: Make) -> None:
+    file = _files(context())["/etc/deploy/app-switch/notes-admin.stdin"]
+    assert (file.mode, file.owner, file.secret) == (0o600, "root", True)
+    assert _text(context(), file.path) == "secret of app/admin_password\n"
+    others = [item for path, item in _files(context()).items() if path != file.path]
+    assert not any(
+        "secret of app/admin_password" in render(item, context().project.root).decode() for item in others
+    )
+
+
+def test_process_unit(context: Make) -> None:
+    lines = _text(context(), "/etc/systemd/system/notes-web.service").splitlines()
+    for line in (
+        "User=app-notes",
+        "ExecStartPre=install /etc/deploy/apps/notes/a /var/lib/notes/a",
+        "ExecStart=/opt/notes/current/main/bin/notes --port 9001 --quota 100%%",
+        'Environment="CONF=/etc/deploy/apps/notes/notes.conf \\"x\\""',
+        "EnvironmentFile=/etc/deploy/apps/notes/env",
+        "Restart=always",
+        "StartLimitIntervalSec=0",
+        "ProtectSystem=strict",
+        "ReadWritePaths=/var/lib/notes",
+        "NoNewPrivileges=yes",
+        "WantedBy=multi-user.target",
+    ):
+        assert line in lines
+
+
+def test_step_unit(context: Make) -> None:
+    lines = _text(context(), "/etc/systemd/system/notes-step-admin.service").splitlines()
+    for line in (
+        "Type=oneshot",
+        "User=app-notes",
+        "StandardInput=file:/etc/deploy/app-switch/notes-admin.stdin",
+        "ExecStart=/opt/notes/current/main/bin/notes admin",
+        "TimeoutStartSec=600",
+        "ProtectSystem=strict",
+    ):
+        assert line in lines
+    assert "[Install]" not in lines
+
+
+def test_switch_plan(context: Make) -> None:
+    plan = json.loads(_files(context())["/etc/deploy/app-switch/notes.json"].content)
+    assert plan["release"] == Layout(context().project.app, "demo.test").release()
+    assert plan["files"] == [
+        "/etc/deploy/apps/notes/notes.conf",
+        "/etc/deploy/apps/notes/env",
+        "/etc/systemd/system/notes-web.service",
+        "/etc/systemd/system/notes-worker.service",
+        "/etc/deploy/app-switch/notes.json",
+    ]
+    web, worker = plan["processes"]
+    assert web == {
+        "name": "web",
+        "unit": "notes-web.service",
+        "ready": "http://127.0.0.1:9001/ready",
+        "timeout": 60,
+    }
+    assert worker["ready"] == ""
+    [migration] = plan["migrations"]
+    assert migration == {
+        "name": "tables",
+        "unit": "notes-step-tables.service",
+        "reversible": False,
+        "timeout": 600,
+    }
+
+
+def test_settings(context: Make) -> None:
+    assert settings(context({"colour": "blue"})) == {"colour": "blue", "size": 3}
+    with pytest.raises(InputError, match="'green' is none of its values"):
+        settings(context({"colour": "green"}))
+    with pytest.raises(InputError, match="no such setting"):
+        settings(context({"color": "red"}))
+
+
+def test_what_is_refused(manifest: Manifest) -> None:
+    check(manifest)
+    node = replace(manifest, runtimes=(Runtime("web", "node", "package-lock.json"),))
+    bad_name = replace(manifest, processes=(Process("Web 1", "main", "x"),))
+    twice = replace(manifest, migrations=(AppStep("admin", "main", "x"),))
+    for wrong, why in (
+        (node, "kind 'node' is not supported yet"),
+        (replace(manifest, overlap=True), "overlap"),
+        (bad_name, "'Web 1' is no name"),
+        (twice, "two steps are called admin"),
+    ):
+        with pytest.raises(InputError, match=why):
+            check(wrong)
+
+
+def test_unit_lines() -> None:
+    assert for_systemd("a 5%\n  b") == "a 5%% b"
+
+
+def test_actions(project: Project) -> None:
+    units = ("notes-web.service", "notes-worker.service")
+    assert actions.stop(project) == ("systemctl", "stop", *units)
+    assert actions.start(project) == ("systemctl", "start", "--no-block", *units)
+    assert actions.put_in_service(project) == ("/usr/local/lib/deploy/app-switch", "notes")
+    words = ("journalctl", "--no-pager", "-o", "short-iso", "-n", "9", "-u", units[0], "-u", units[1])
+    assert actions.journal(project, 9) == words
+
+
+def test_cache_only_for_who_asked(context: Make, manifest: Manifest) -> None:
+    (Path(manifest.folder) / "notes.conf.j2").write_text("{{ cache.host }}\n")
+    from deployer.core.errors import DeployError
+
+    with pytest.raises(DeployError, match="'cache' is undefined"):
+        _text(context(), "/etc/deploy/apps/notes/notes.conf")
+    assert _text(context(cache=True), "/etc/deploy/apps/notes/notes.conf") == "127.0.0.1\n"
