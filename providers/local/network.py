@@ -14,12 +14,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from deployer.core.errors import DeployError
-from providers.local.host import lock, run, write_atomically
+from providers.local import forwarding
+from providers.local.host import lock, run
 from providers.local.settings import Reach, Settings
 
-FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
-# Gone after a reboot, like the setting whose former value it keeps. Shared by all bridges of this computer.
-FORMER = Path("/run/deploy-local/ip_forward")
 LOCK = Path("/run/deploy-local/lock")
 
 
@@ -76,19 +74,21 @@ def ensure(settings: Settings, reach: Iterable[Reach] = ()) -> None:
             # Without nodad the address would stay tentative until the bridge has its first port.
             _address(bridge, f"{settings.gateway6}/64", "nodad")
         run("loading the rules of the bridge", ["nft", "-f", "-"], stdin=ruleset(settings, reach))
-        _forward_on()
+        forwarding.turn_on()
+        forwarding.except_bridge(bridge)
 
 
 def remove(settings: Settings) -> None:
     """Remove all that `ensure` made; what is missing already is no error."""
     with lock(LOCK, "removing the bridge of the local machines"):
+        forwarding.forget_bridge(settings.bridge)
         if settings.table in _tables():
             run("removing the rules of the bridge", ["nft", "delete", "table", "inet", settings.table])
         if _is_ours(settings.bridge):
             run(f"removing the bridge {settings.bridge}", ["ip", "link", "delete", settings.bridge])
         # Another instance's machines may still need the forwarding.
         if not any(name.startswith("deploy_local_") for name in _tables()):
-            _forward_restore()
+            forwarding.restore()
 
 
 def clash(settings: Settings) -> str:
@@ -124,17 +124,3 @@ def _address(bridge: str, address: str, *flags: str) -> None:
 def _tables() -> list[str]:
     output = run("listing the tables of nftables", ["nft", "list", "tables"])
     return [line.split()[-1] for line in output.splitlines() if line.startswith("table inet ")]
-
-
-def _forward_on() -> None:
-    if not FORMER.exists():
-        write_atomically(FORMER, FORWARD.read_text(encoding="ascii"))
-    FORWARD.write_text("1", encoding="ascii")
-
-
-def _forward_restore() -> None:
-    if FORMER.exists():
-        # Writing the same value again would reset settings of single interfaces.
-        if FORMER.read_text(encoding="ascii").strip() == "0":
-            FORWARD.write_text("0", encoding="ascii")
-        FORMER.unlink()

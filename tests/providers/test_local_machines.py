@@ -14,7 +14,7 @@ import pytest
 from deployer.core.errors import DeployError
 from deployer.core.machine import Deployment, Machine, MachineSpec
 from providers import local
-from providers.local import LocalProvider, host, mirror, network, processes
+from providers.local import LocalProvider, forwarding, host, mirror, processes
 from tests.providers.conftest import DEPLOYMENT
 from tests.providers.contract import HOST, LOGIN, ProviderContract, shell, wait_for_port
 
@@ -41,7 +41,7 @@ def assert_nothing_left(options: Options) -> None:
     tables = host.run("listing", ["nft", "list", "tables"])
     assert "deploy_local_dtest0" not in tables
     if "deploy_local_" not in tables:
-        assert not network.FORMER.exists()
+        assert not forwarding.FORMER.exists()
     assert not processes.runs(folder(options))
     group = processes.control_group("trial-all-1", local.make(options, DEPLOYMENT).settings)
     assert group is None or not group.exists()
@@ -56,8 +56,8 @@ class TestLocal(ProviderContract):
 @pytest.fixture(scope="class")
 def pair(options: Options) -> Iterator[list[Machine]]:
     """Two machines for the tests of a class. Deleting them at its end leaves nothing."""
-    before = network.FORWARD.read_text(encoding="ascii")
-    alone = not network.FORMER.exists()
+    before = forwarding.SWITCH.read_text(encoding="ascii")
+    alone = not forwarding.FORMER.exists()
     provider = local.make(options, DEPLOYMENT)
     machines = [provider.create_machine(DEPLOYMENT, spec(f"trial-app-{number}")) for number in (1, 2)]
     for machine in machines:
@@ -67,8 +67,8 @@ def pair(options: Options) -> Iterator[list[Machine]]:
     assert Path("/sys/class/net/dtest0").exists(), "the bridge stays while a machine is on it"
     provider.delete_machine(machines[1])
     assert_nothing_left(options)
-    if alone and not network.FORMER.exists():
-        assert network.FORWARD.read_text(encoding="ascii") == before
+    if alone and not forwarding.FORMER.exists():
+        assert forwarding.SWITCH.read_text(encoding="ascii") == before
 
 
 class TestNetwork:

@@ -10,7 +10,7 @@ import pytest
 from deployer.core.errors import DeployError, InputError
 from deployer.core.machine import Deployment, MachineSpec
 from providers import local
-from providers.local import image, mirror, network, processes, seed
+from providers.local import forwarding, image, mirror, network, processes, seed
 from providers.local.records import Record, Records, lowest_free
 from providers.local.settings import Reach, Settings, parse
 
@@ -127,6 +127,12 @@ class TestRules:
 
     def test_two_bridges_have_two_tables(self) -> None:
         assert Settings(bridge="my-br.1").table == "deploy_local_my_br_1"
+
+    def test_an_exception_names_its_bridge_in_both_directions(self) -> None:
+        assert [rule[:3] for rule in forwarding.exceptions("deploy0")] == [
+            ["FORWARD", "-i", "deploy0"],
+            ["FORWARD", "-o", "deploy0"],
+        ]
 
     def test_a_bridge_is_known_by_its_hardware_address(self) -> None:
         assert network.hardware("deploy0") == network.hardware("deploy0") != network.hardware("deploy1")
