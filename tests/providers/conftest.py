@@ -21,7 +21,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip("real machines need root on Linux: sudo bin/test")
     options: dict[str, object] = {
-        "bridge": "dtest0",
+        "bridge": "dprov0",
         "subnet": "10.216.0.0/24",
         "state_dir": str(tmp_path_factory.mktemp("local")),
     }
@@ -31,4 +31,4 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
     yield options
     for machine in provider.list_machines(DEPLOYMENT):
         provider.delete_machine(machine)
-    assert not Path("/sys/class/net/dtest0").exists(), "the tests left their bridge"
+    assert not Path("/sys/class/net/dprov0").exists(), "the tests left their bridge"

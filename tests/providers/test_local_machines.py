@@ -37,9 +37,9 @@ def assert_nothing_left(options: Options) -> None:
     state = Path(str(options["state_dir"]))
     assert not host.mounts_below(state)
     assert not list((state / "machines").glob("[!.]*"))
-    assert not Path("/sys/class/net/dtest0").exists()
+    assert not Path("/sys/class/net/dprov0").exists()
     tables = host.run("listing", ["nft", "list", "tables"])
-    assert "deploy_local_dtest0" not in tables
+    assert "deploy_local_dprov0" not in tables
     if "deploy_local_" not in tables:
         assert not forwarding.FORMER.exists()
     assert not processes.runs(folder(options))
@@ -64,7 +64,7 @@ def pair(options: Options) -> Iterator[list[Machine]]:
         wait_for_port(machine.address)
     yield machines
     provider.delete_machine(machines[0])
-    assert Path("/sys/class/net/dtest0").exists(), "the bridge stays while a machine is on it"
+    assert Path("/sys/class/net/dprov0").exists(), "the bridge stays while a machine is on it"
     provider.delete_machine(machines[1])
     assert_nothing_left(options)
     if alone and not forwarding.FORMER.exists():
@@ -165,7 +165,7 @@ machines = provider.list_machines(deployment)
 left = task["steps"]
 def count(event, arguments):
     global left
-    if event in ("subprocess.Popen", "os.rename", "os.remove", "os.link"):
+    if event in ("subprocess.Popen", "os.rename", "os.remove"):
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
