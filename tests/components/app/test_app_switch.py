@@ -1,0 +1,149 @@
+"""The switch's own bookkeeping. What it does with systemd is tested on real machines; here a failure is forced."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from deployer.core import resources
+
+PROGRAM = Path(resources.__file__).parent.parent / "components" / "app" / "service" / "app-switch"
+
+
+@pytest.fixture
+def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    loader = SourceFileLoader("app_switch", str(PROGRAM))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("app_switch", loader))  # type: ignore[arg-type]
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    loader.exec_module(module)
+    monkeypatch.setattr(module, "SYSTEMD", tmp_path / "units")
+    monkeypatch.setattr(module, "systemctl", lambda *words, check=True: "")
+    monkeypatch.setattr(module, "state_of", lambda unit: {"ActiveState": "active", "NRestarts": "0"})
+    monkeypatch.setattr(module, "answer", lambda url: "" if "good" in url else "it answers 500")
+    monkeypatch.setattr(module, "journal", lambda unit, since: "its last lines")
+    monkeypatch.setattr(os, "fchown", lambda *arguments: None)
+    return module
+
+
+class Rig:
+    """An app in a folder."""
+
+    def __init__(self, switch: ModuleType, folder: Path) -> None:
+        self.switch, self.folder = switch, folder
+        self.home, self.state = folder / "home", folder / "state"
+        (self.home / "releases").mkdir(parents=True)
+        self.state.mkdir()
+        self.config = folder / "app.conf"
+
+    def plan(self, release: str, ready: str, config: str, migrations: tuple[dict[str, Any], ...] = ()) -> Any:
+        (self.home / "releases" / release).mkdir(exist_ok=True)
+        os.utime(
+            self.home / "releases" / release, (1000 + len(list((self.home / "releases").iterdir())),) * 2
+        )
+        self.config.write_text(config)
+        path = self.folder / "plan.json"
+        plan = {
+            "app": "notes",
+            "home": str(self.home),
+            "state": str(self.state),
+            "release": release,
+            "files": [str(self.config), str(path)],
+            "processes": [{"name": "web", "unit": "notes-web.service", "ready": ready, "timeout": 0}],
+            "migrations": list(migrations),
+        }
+        path.write_text(json.dumps(plan))
+        return self.app()
+
+    def app(self) -> Any:
+        app = self.switch.App.__new__(self.switch.App)
+        app.plan, app.name = json.loads((self.folder / "plan.json").read_text()), "notes"
+        app.home, app.state = self.home, self.state
+        app.current, app.applied, app.good = (
+            self.home / "current",
+            self.state / "applied",
+            self.state / "good.json",
+        )
+        return app
+
+
+@pytest.fixture
+def rig(switch: ModuleType, tmp_path: Path) -> Rig:
+    return Rig(switch, tmp_path)
+
+
+def test_first_release(rig: Rig) -> None:
+    app = rig.plan("1", "good", "a")
+    assert not app.in_service()
+    app.work()
+    assert app.in_service()
+    assert os.readlink(rig.home / "current") == "releases/1"
+
+
+def test_a_changed_file_is_put_in_service(rig: Rig) -> None:
+    rig.plan("1", "good", "a").work()
+    app = rig.plan("1", "good", "b")
+    assert not app.in_service()
+    app.work()
+    assert app.in_service()
+
+
+def test_failed_first_release(rig: Rig) -> None:
+    with pytest.raises(rig.switch.Failed) as error:
+        rig.plan("1", "bad", "a").work()
+    assert error.value.why == (
+        "web is not ready after 0 s: it answers 500; it is the first release, so nothing else can serve"
+    )
+    assert error.value.detail == "its last lines"
+
+
+def test_failed_release_gives_way_to_the_former(rig: Rig) -> None:
+    rig.plan("1", "good", "a").work()
+    with pytest.raises(rig.switch.Failed, match=r"what served before \(1\) serves again"):
+        rig.plan("2", "bad", "b").work()
+    assert os.readlink(rig.home / "current") == "releases/1"
+    assert rig.config.read_text() == "a"
+    assert rig.app().in_service()
+
+
+def test_failed_configuration_gives_way_to_the_former(rig: Rig) -> None:
+    rig.plan("1", "good", "a").work()
+    with pytest.raises(rig.switch.Failed, match="serves again"):
+        rig.plan("1", "bad", "b").work()
+    assert rig.config.read_text() == "a"
+
+
+def test_no_way_back_over_a_migration_that_cannot_be_undone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(rig.switch.subprocess, "run", lambda words, **named: ran.append(words) or Done())
+    rig.plan("1", "good", "a").work()
+    final = {"name": "final", "unit": "notes-step-final.service", "reversible": False, "timeout": 1}
+    # Twice, for the second try finds it done.
+    for _ in range(2):
+        with pytest.raises(rig.switch.Failed, match="the migration final cannot be undone"):
+            rig.plan("2", "bad", "b", (final,)).work()
+        assert os.readlink(rig.home / "current") == "releases/2"
+    assert ran == [["systemctl", "start", "notes-step-final.service"]]
+
+
+def test_old_releases_go(rig: Rig) -> None:
+    for number in "12345":
+        rig.plan(number, "good", "a").work()
+    assert sorted(os.listdir(rig.home / "releases")) == ["3", "4", "5"]
+    with pytest.raises(rig.switch.Failed):
+        rig.plan("6", "bad", "a").work()
+    rig.plan("7", "good", "a").work()
+    kept = sorted(os.listdir(rig.home / "releases"))
+    assert len(kept) == 3 and {"5", "7"} <= set(kept)
