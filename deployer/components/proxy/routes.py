@@ -23,6 +23,9 @@ class Bound:
 APP_BODY = Bound(199_999_999, r"^([2-9]\d{8}|\d{10,})$")
 SMS_BODY = Bound(99_999, r"^\d{6,}$")
 
+# A path that nobody has: an answer of 404 shows that somebody is there.
+NO_PAGE = "/.well-known/deploy-ready"
+
 
 def fill(text: str, domain: str) -> str:
     """The manifest's small template: `{{ domain }}`."""
@@ -87,7 +90,8 @@ def sms_site(host: str, url: str, paths: Sequence[str], ca: str) -> dict[str, ob
         "paths": tuple(map(quote, every)),
         "headers": {},
         "upstream": upstream,
-        "ready": quote("/health"),
+        # Not its /health: without a password that counts as a wrong guess of the client's.
+        "ready": quote(NO_PAGE),
         "ca": ca if parts.scheme == "https" else "",
     }
     return _site(host, SMS_BODY, [handler])
@@ -105,7 +109,7 @@ def _site(host: str, body: Bound, handlers: list[dict[str, object]]) -> dict[str
 
 def _ready(process: Process) -> str:
     """What is asked before a write is sent on. A process without a page for it answers 404, which will do."""
-    return urlsplit(process.ready).path or "/.well-known/deploy-ready"
+    return urlsplit(process.ready).path or NO_PAGE
 
 
 def _handler(name: str, route: Route, processes: Sequence[Process], domain: str) -> dict[str, object]:
