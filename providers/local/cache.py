@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 from providers.local.settings import Settings
 
 ARCHIVES = Path("var/cache/apt/archives")
-# Seconds without use after which a package goes.
-KEEP = 30 * 86400
-# Bytes of uv's cache; uv has no bound of its own.
+# Bytes. Age is no measure: apt gives a package its time on the mirror, and each link counts as a change.
+APT_LIMIT = 2 << 30
 UV_LIMIT = 4 << 30
 
 
@@ -48,14 +46,11 @@ def collect(settings: Settings, upper: Path) -> None:
 
 
 def bound(settings: Settings, idle: bool) -> None:
-    """Remove what is old or too much. idle: no machine runs, so that nobody uses uv's cache."""
-    oldest = time.time() - KEEP
-    for package in packages(settings).glob("*.deb"):
-        if max(package.stat().st_mtime, package.stat().st_ctime) < oldest:
-            package.unlink(missing_ok=True)
+    """Empty a cache that has grown too large. idle: no machine runs, so that nobody uses uv's."""
+    if _size(packages(settings), APT_LIMIT) > APT_LIMIT:
+        shutil.rmtree(packages(settings))
     if idle and _size(uv(settings), UV_LIMIT) > UV_LIMIT:
         shutil.rmtree(uv(settings))
-    uv(settings).mkdir(parents=True, exist_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:

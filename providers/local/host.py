@@ -63,7 +63,8 @@ def install(packages: Sequence[str]) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     # Somebody else's apt may hold the lock for a while (unattended upgrades).
     wait = ["-o", "DPkg::Lock::Timeout=300"]
-    run("updating the package lists", ["apt-get", "-q", "update", *wait], timeout=300, env=quiet)
+    # One unreachable archive of many is no reason to stop.
+    run("updating the package lists", ["apt-get", "-q", "update", *wait], timeout=300, env=quiet, check=False)
     run(
         f"installing {', '.join(packages)}",
         ["apt-get", "-q", "-y", "--no-install-recommends", *wait, "install", *packages],

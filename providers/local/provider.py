@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -52,8 +53,7 @@ class LocalProvider:
         host.require_root()
         if packages := host.missing_packages():
             host.install(packages)
-        in_use = frozenset(Path(layer) for record in self._records.all() for layer in record.lower)
-        image.build(self.settings, image.recipe(), in_use)
+        image.build(self.settings, image.recipe(), self._layers_in_use())
 
     def list_machines(self, deployment: Deployment) -> Sequence[Machine]:
         host.require_root()
@@ -127,6 +127,7 @@ class LocalProvider:
                 "run `deploy up` again",
                 machine=spec.name,
             )
+        self._register()
         address, address6 = self._records.free_addresses(network.has_ipv6())
         return self._records.save(
             Record(
@@ -138,6 +139,24 @@ class LocalProvider:
                 nesting=flag(spec.options, "nesting", self.settings.nesting),
             )
         )
+
+    def _register(self) -> None:
+        """Note beside the shared images that this state folder has machines made of them."""
+        users = self.settings.shared_dir / "users"
+        users.mkdir(parents=True, exist_ok=True)
+        state = str(self.settings.state_dir)
+        host.write_atomically(users / hashlib.sha256(state.encode()).hexdigest()[:16], state)
+
+    def _layers_in_use(self) -> frozenset[Path]:
+        """Layers of all machines of all instances on this computer, whether they run or not."""
+        found = set()
+        for user in (self.settings.shared_dir / "users").glob("[!.]*"):
+            folder = Path(user.read_text(encoding="utf-8"))
+            records = Records(replace(self.settings, state_dir=folder)).all()
+            found |= {Path(layer) for record in records for layer in record.lower}
+            if not folder.exists():
+                user.unlink(missing_ok=True)
+        return frozenset(found)
 
     def _write_disk(self, record: Record, spec: MachineSpec) -> Record:
         """Make the disk of a machine that never ran."""
@@ -171,6 +190,7 @@ class LocalProvider:
         processes.trim_console(folder)
         if not processes.runs(folder):
             self._mount(record)
+            seed.write_resolvers(folder / "root", self.settings)
             cache.uv(self.settings).mkdir(parents=True, exist_ok=True)
             processes.start(record.name, folder, self.settings, record.nesting)
 

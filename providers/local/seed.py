@@ -18,7 +18,7 @@ HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
 
 
 def files(record: Record, spec: MachineSpec, settings: Settings, resolv: str) -> dict[str, tuple[str, int]]:
-    """Path below the machine's root -> content and mode."""
+    """Path below the machine's root -> content and mode. resolv: text of its resolv.conf."""
     keys = "".join(f"{key.strip()}\n" for key in spec.ssh_keys)
     return {
         "etc/hostname": (f"{record.name}\n", 0o644),
@@ -36,8 +36,6 @@ def network_file(record: Record, settings: Settings) -> str:
     lines = [
         "[Match]",
         "Name=host0",
-        "[Link]",
-        "RequiredForOnline=no",
         "[Network]",
         "DHCP=no",
         "IPv6AcceptRA=no",
@@ -82,29 +80,35 @@ def _put(path: Path, content: str, mode: int) -> None:
     path.chmod(mode)
 
 
+def write_resolvers(root: Path, settings: Settings) -> None:
+    """This computer may have moved to another network since the machine's last boot."""
+    _put(root / "etc/resolv.conf", resolv_conf(settings), 0o644)
+
+
 def resolv_conf(settings: Settings) -> str:
     """The machine's /etc/resolv.conf. Raises DeployError when this computer has no usable resolver."""
     if settings.nameservers:
         return "".join(f"nameserver {server}\n" for server in settings.nameservers)
     for path in RESOLV:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        if usable(servers(text)):
-            return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
+        if path.exists() and (lines := reachable(path.read_text(encoding="utf-8"))):
+            return "".join(f"{line}\n" for line in lines)
     raise DeployError(
         "choosing the resolvers of a local machine",
-        f"this computer's own ({RESOLV[0]}) answer on loopback only, where a machine does not reach them",
+        f"this computer's own ({RESOLV[0]}) answer on loopback or IPv6 only, where a machine does not reach them",
         "set `nameservers` in the inventory, such as nameservers: [192.0.2.53]",
     )
 
 
-def servers(text: str) -> Sequence[str]:
-    return [
-        line.split()[1]
-        for line in text.splitlines()
-        if line.startswith("nameserver") and len(line.split()) > 1
-    ]
-
-
-def usable(addresses: Sequence[str]) -> bool:
-    """Whether all of them can be reached from a machine."""
-    return bool(addresses) and not any(ip_address(item.partition("%")[0]).is_loopback for item in addresses)
+def reachable(text: str) -> Sequence[str]:
+    """The lines of a resolv.conf that are of use to a machine; none when no resolver is."""
+    kept, found = [], False
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["nameserver"] and len(words) > 1:
+            address = ip_address(words[1].partition("%")[0])
+            if address.is_loopback or address.version != 4:
+                continue
+            found = True
+        if words and not line.startswith(("#", ";")):
+            kept.append(line)
+    return kept if found else []

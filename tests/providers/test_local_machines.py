@@ -14,7 +14,9 @@ import pytest
 from deployer.core.errors import DeployError
 from deployer.core.machine import Deployment, Machine, MachineSpec
 from providers import local
-from providers.local import LocalProvider, forwarding, host, mirror, processes
+from providers.local import LocalProvider, cache, forwarding, host, mirror, processes
+from providers.local.records import Record
+from providers.local.settings import Settings
 from tests.providers.conftest import DEPLOYMENT
 from tests.providers.contract import HOST, LOGIN, ProviderContract, shell, wait_for_port
 
@@ -264,7 +266,6 @@ def test_the_base_image_belongs_to_no_machine(options: Options) -> None:
 
 def test_a_killed_build_leaves_nothing_that_the_next_one_uses(options: Options, tmp_path: Path) -> None:
     from providers.local import image
-    from providers.local.settings import Settings
 
     settings = Settings(shared_dir=tmp_path)
     wanted = image.recipe()
@@ -280,3 +281,53 @@ def test_a_killed_build_leaves_nothing_that_the_next_one_uses(options: Options, 
     assert not half.exists()
     assert not old.exists()
     assert kept.exists()
+
+
+def test_a_layer_lies_over_the_base_image(options: Options, tmp_path: Path) -> None:
+    (tmp_path / "layer" / "etc").mkdir(parents=True)
+    (tmp_path / "layer" / "etc" / "note").write_text("from the layer\n", encoding="utf-8")
+    provider = local.make({**options, "layer": str(tmp_path / "layer")}, DEPLOYMENT)
+    machine = provider.create_machine(DEPLOYMENT, spec("trial-all-1"))
+    assert shell(machine, "cat /etc/note; echo mine >/etc/note") == (0, "from the layer\n")
+    provider.delete_machine(machine)
+    assert (tmp_path / "layer" / "etc" / "note").read_text(encoding="utf-8") == "from the layer\n"
+
+
+def test_images_of_other_instances_are_in_use(options: Options, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    base = local.make({**options, "shared_dir": str(shared)}, DEPLOYMENT)
+    other = local.make(
+        {**options, "shared_dir": str(shared), "state_dir": str(tmp_path / "other")}, DEPLOYMENT
+    )
+    other._register()
+    other._records.save(Record("trial-all-1", {}, "10.216.0.10", "", lower=["/kept"]))
+    assert base._layers_in_use() == {Path("/kept")}
+
+
+def test_packages_of_one_machine_are_there_for_the_next(tmp_path: Path) -> None:
+    settings = Settings(shared_dir=tmp_path / "shared")
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / cache.ARCHIVES / "partial").mkdir(parents=True)
+    (first / cache.ARCHIVES / "one.deb").write_bytes(b"one")
+    (first / cache.ARCHIVES / "partial" / "half.deb").write_bytes(b"h")
+    for _ in range(2):
+        cache.collect(settings, first)
+        cache.fill(settings, second)
+    assert [path.name for path in (second / cache.ARCHIVES).iterdir()] == ["one.deb"]
+    assert (second / cache.ARCHIVES / "one.deb").read_bytes() == b"one"
+
+
+def test_a_cache_that_is_too_large_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(shared_dir=tmp_path)
+    for folder in (cache.packages(settings), cache.uv(settings)):
+        folder.mkdir(parents=True)
+        (folder / "one.deb").write_bytes(b"one")
+    cache.bound(settings, idle=True)
+    assert (cache.packages(settings) / "one.deb").exists()
+    monkeypatch.setattr(cache, "APT_LIMIT", 2)
+    monkeypatch.setattr(cache, "UV_LIMIT", 2)
+    cache.bound(settings, idle=False)
+    assert not cache.packages(settings).exists()
+    assert cache.uv(settings).exists(), "a machine that runs may be using it"
+    cache.bound(settings, idle=True)
+    assert not cache.uv(settings).exists()

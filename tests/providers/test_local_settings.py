@@ -216,11 +216,22 @@ class TestSeed:
         seed.write(root, record(), self.SPEC, Settings(nameservers=("192.0.2.53",)))
         assert outside.read_text(encoding="utf-8") == "untouched"
 
-    def test_resolvers_on_loopback_are_of_no_use(self) -> None:
-        assert seed.usable(seed.servers("nameserver 192.0.2.53\nsearch example.org\n"))
-        assert not seed.usable(seed.servers("nameserver 127.0.0.53\n"))
-        assert not seed.usable(seed.servers("nameserver ::1\n"))
-        assert not seed.usable([])
+    @pytest.mark.parametrize(
+        ("text", "kept"),
+        [
+            (
+                "# made by x\nnameserver 192.0.2.53\nsearch example.org\n",
+                ["nameserver 192.0.2.53", "search example.org"],
+            ),
+            ("nameserver 127.0.0.53\nnameserver 192.0.2.53\n", ["nameserver 192.0.2.53"]),
+            ("nameserver fe80::1%eth0\nnameserver 192.0.2.53\n", ["nameserver 192.0.2.53"]),
+            ("nameserver 127.0.0.53\noptions edns0\n", []),
+            ("nameserver ::1\n", []),
+            ("", []),
+        ],
+    )
+    def test_resolvers_that_a_machine_does_not_reach_are_left_out(self, text: str, kept: list[str]) -> None:
+        assert seed.reachable(text) == kept
 
 
 class TestProcess:
