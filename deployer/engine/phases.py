@@ -62,7 +62,8 @@ class Phases:
         state = self._hosts.state
         assert state is not None
         added: list[tuple[Host, dict[str, Any], OperationMeta]] = []
-        state.callback_handlers[:] = [_Narrator(self._event)]
+        narrator = _Narrator(self._event)
+        state.callback_handlers[:] = [narrator]
         for name, operations in phase["hosts"].items():
             host = self._hosts.host(name)
             for entry in operations:
@@ -72,6 +73,7 @@ class Phases:
                 if "step" in entry:
                     function = _step(function, entry["step"], host)
                 meta = add_op(state, function, host=host, name=entry["name"], _timeout=entry["timeout"])[host]
+                narrator.names[host.name, meta._hash] = entry["name"]
                 added.append((host, entry, meta))
         try:
             # no_wait: each machine goes through the phase at its own pace; the phase itself is the barrier.
@@ -241,11 +243,13 @@ class _Narrator(BaseStateCallback):
     def __init__(self, event: Callable[..., None]) -> None:
         self._event = event
         self._started: dict[tuple[str, str], float] = {}
+        # By machine and operation: pyinfra names an operation by its place, which several machines share.
+        self.names: dict[tuple[str, str], str] = {}
 
     def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
         self._started[host.name, op_hash] = time.monotonic()
         if op_hash in state.ops[host]:
-            self._event(kind="step", text=_title(state, op_hash), machine=host.name, status="start")
+            self._event(kind="step", text=self.names[host.name, op_hash], machine=host.name, status="start")
 
     def operation_host_success(self, state: State, host: Host, op_hash: str, retry_count: int = 0) -> None:  # type: ignore[override]
         self._done(state, host, op_hash, "ok")
@@ -259,12 +263,8 @@ class _Narrator(BaseStateCallback):
         seconds = time.monotonic() - self._started.get((host.name, op_hash), time.monotonic())
         self._event(
             kind="step",
-            text=_title(state, op_hash),
+            text=self.names[host.name, op_hash],
             machine=host.name,
             status=status,
             seconds=round(seconds, 2),
         )
-
-
-def _title(state: State, op_hash: str) -> str:
-    return ", ".join(sorted(state.get_op_meta(op_hash).names))

@@ -15,9 +15,12 @@ from deployer.flow.wanted import Rendered, Wanted
 Operation = dict[str, Any]
 
 
-def phases(machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]]) -> list[dict[str, Any]]:
+def phases(
+    machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]], order: Sequence[str]
+) -> list[dict[str, Any]]:
     """All phases for machines that have changes: settings for apt, packages and users, the tree and the steps that
-    need no running service, then each component in the order of activation."""
+    need no running service, then each component, in `order`: over all machines, so that the database serves before
+    an app on another machine starts."""
     changed = {name: entry for name, entry in machines.items() if entry[2]}
     result = [
         _phase("settings for the package manager", changed, _early),
@@ -27,13 +30,8 @@ def phases(machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]]) -> li
             "configure", changed, lambda wanted, found, changes: _steps(wanted, found, changes, "configure")
         ),
     ]
-    order = list(dict.fromkeys(spec.name for wanted, _, _ in changed.values() for spec in _ordered(wanted)))
     result += [_activation(component, changed) for component in order]
     return [phase for phase in result if phase["hosts"] or phase.get("applied")]
-
-
-def _ordered(wanted: Wanted) -> Sequence[ComponentSpec]:
-    return wanted.specs
 
 
 def _phase(name: str, machines: Mapping[str, Any], make: Any) -> dict[str, Any]:

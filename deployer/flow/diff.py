@@ -123,7 +123,8 @@ def _units(wanted: Wanted, found: Found) -> Iterator[Change]:
                 "enabled-runtime",
             )
             if not unit.wanted:
-                if active or state.get("enabled") == "enabled":
+                # Also when it does not exist yet: a package that brings it must not start it.
+                if state.get("load") != "masked":
                     yield Change(wanted.machine, spec.name, "unit", unit.name, "stop")
             elif not enabled or (unit.resident and not active):
                 detail = "not enabled" if active else state.get("active", "")

@@ -18,7 +18,7 @@ from deployer.flow.session import SSH, Session
 def plan(request: Request, sink: Sink) -> Plan:
     """The differences. A machine that does not exist is compared with nothing; where there is no secrets bundle yet,
     throw-away secrets stand for those that the first `up` makes."""
-    with Session.open(request, sink, make_secrets=False) as session:
+    with Session.open(request, sink, make_secrets=False, draft=True) as session:
         try:
             return _plan(session)
         except DeployError as error:

@@ -38,10 +38,11 @@ class Session:
     mask: Mask
 
     @classmethod
-    def open(cls, request: Request, sink: Sink, *, make_secrets: bool) -> Session:
+    def open(cls, request: Request, sink: Sink, *, make_secrets: bool, draft: bool = False) -> Session:
         """Start the engine, then read the project while it imports.
 
-        make_secrets: make what the bundle lacks; False raises InputError when there is no bundle yet.
+        make_secrets: make what the bundle lacks; draft: make it in memory only; without either there must be a bundle.
+        Raises InputError.
         """
         from deployer.flow.secrets import open_bundle
         from deployer.project import load
@@ -57,7 +58,7 @@ class Session:
                 request.app,
                 options=registry.provider_options,
             )
-            secrets, notices = open_bundle(project, request, make=make_secrets)
+            secrets, notices = open_bundle(project, request, make=make_secrets, draft=draft)
             mask.learn(secrets.values(), project)
             for notice in notices:
                 masked(Event("notice", notice))

@@ -12,7 +12,7 @@ from typing import Any
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Machine
-from deployer.flow import observe, provision, summary
+from deployer.flow import observe, provision, registry, summary
 from deployer.flow.apply import phases
 from deployer.flow.look import ProbeResult, View, look, outside, results
 from deployer.flow.request import Request
@@ -122,7 +122,9 @@ def _announce(session: Session, view: View) -> None:
 
 def _apply(session: Session, view: View) -> None:
     work = {name: (view.wanted[name], view.found[name], view.of(name)) for name in view.machines}
-    failed = session.engine.ask("apply", bound=APPLY, phases=phases(work))["failed"]
+    failed = session.engine.ask("apply", bound=APPLY, phases=phases(work, registry.component_names()))[
+        "failed"
+    ]
     if failed:
         detail = "\n".join(part for part in (failed["detail"], failed.get("journal", "")) if part)
         raise DeployError(

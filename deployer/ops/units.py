@@ -22,12 +22,14 @@ def converged(
     restart: Sequence[str],
     reload: Sequence[str],
 ) -> Generator[StringCommand, None, None]:
-    """Stop and disable `stop`; enable `enable`; then start, restart and reload. Reading the files of units again
+    """Stop and mask `stop`; enable `enable`; then start, restart and reload. Reading the files of units again
     comes first and is cheap. A unit that fails to start fails the operation; its journal is shown by the engine."""
     lines = ["systemctl daemon-reload"]
-    for name in stop:
+    if stop:
+        # Masked: neither a package's script nor an init script of the same name starts it again.
+        lines.append(f"systemctl mask --now --quiet {_quoted(stop)} 2>/dev/null")
         lines.append(
-            f"systemctl disable --now --quiet {shlex.quote(name)} 2>/dev/null || systemctl stop {shlex.quote(name)} || true"
+            f"systemctl stop {_quoted(stop)} 2>/dev/null || ! systemctl is-active --quiet {_quoted(stop)}"
         )
     if enable:
         lines.append(f"systemctl enable --quiet {_quoted(enable)}")

@@ -33,6 +33,9 @@ SPEC = ComponentSpec(
 )
 
 
+ORDER = ("base", "database", "cache")
+
+
 def wanted(spec: ComponentSpec = SPEC) -> Wanted:
     return build("m1", [spec], Path("/nowhere"))
 
@@ -50,7 +53,7 @@ def as_wanted(wish: Wanted) -> dict[str, object]:
         "units": {
             "cachy.service": {"active": "active", "enabled": "enabled"},
             "cachy-clean.service": {"active": "inactive", "enabled": "static"},
-            "old.service": {"active": "inactive", "enabled": "disabled"},
+            "old.service": {"active": "inactive", "load": "masked"},
         },
         "steps": {f"cache.{step.name}": {"ok": True, "marker": step_digest(step)} for step in spec.steps},
         "applied": {"cache": wish.digests(spec)},
@@ -61,7 +64,7 @@ def test_nothing_differs_on_a_machine_that_is_as_wanted() -> None:
     wish = wanted()
     found = Found("m1", as_wanted(wish))
     assert diff(wish, found) == []
-    assert phases({"m1": (wish, found, [])}) == []
+    assert phases({"m1": (wish, found, [])}, ORDER) == []
 
 
 def test_an_empty_machine_needs_everything() -> None:
@@ -78,13 +81,14 @@ def test_an_empty_machine_needs_everything() -> None:
         ("step", "account", "run"),
         ("unit", "cachy.service", "start"),
         ("unit", "cachy-clean.service", "start"),
+        ("unit", "old.service", "stop"),
         ("restart", "cache", "restart"),
     ]
 
 
 def test_phases_of_an_empty_machine_come_in_order() -> None:
     wish, found = wanted(), nothing("m1")
-    made = phases({"m1": (wish, found, diff(wish, found))})
+    made = phases({"m1": (wish, found, diff(wish, found))}, ORDER)
     assert [phase["name"] for phase in made] == [
         "settings for the package manager",
         "packages and users",
@@ -118,7 +122,7 @@ def test_a_file_that_we_wrote_and_no_longer_want_is_removed() -> None:
     found = Found("m1", {**raw, "managed": {**raw["managed"], "/etc/cachy/gone": "cache"}})  # type: ignore[dict-item]
     changes = diff(wish, found)
     assert [(change.name, change.action) for change in changes] == [("/etc/cachy/gone", "remove")]
-    (phase,) = [phase for phase in phases({"m1": (wish, found, changes)}) if phase["name"] == "files"]
+    (phase,) = [phase for phase in phases({"m1": (wish, found, changes)}, ORDER) if phase["name"] == "files"]
     assert phase["hosts"]["m1"][0]["args"]["remove"] == ["/etc/cachy/gone"]
 
 
@@ -132,7 +136,7 @@ def test_restart_follows_from_the_digest_on_the_machine_not_from_this_run() -> N
     assert restart_needed(wish, SPEC, stale) == "restart"
     changes = diff(wish, stale)
     assert [change.action for change in changes] == ["restart"]
-    phase = phases({"m1": (wish, stale, changes)})[-1]
+    phase = phases({"m1": (wish, stale, changes)}, ORDER)[-1]
     assert phase["hosts"]["m1"][0]["args"]["restart"] == ["cachy.service"]
 
 
@@ -142,7 +146,7 @@ def test_a_file_marked_reload_only_reloads() -> None:
     found = Found("m1", {**raw, "applied": {"cache": {**wish.digests(SPEC), "reload": "old"}}})
     changes = diff(wish, found)
     assert [change.action for change in changes] == ["reload"]
-    args = phases({"m1": (wish, found, changes)})[-1]["hosts"]["m1"][0]["args"]
+    args = phases({"m1": (wish, found, changes)}, ORDER)[-1]["hosts"]["m1"][0]["args"]
     assert (args["restart"], args["reload"]) == ([], ["cachy.service"])
 
 
@@ -160,7 +164,7 @@ def test_a_stopped_unit_is_started_and_an_unwanted_one_stopped() -> None:
     units = {
         **raw["units"],  # type: ignore[dict-item]
         "cachy.service": {"active": "failed", "enabled": "enabled"},
-        "old.service": {"active": "active", "enabled": "enabled"},
+        "old.service": {"active": "inactive", "load": "loaded", "enabled": "generated"},
     }
     found = Found("m1", {**raw, "units": units})
     changes = diff(wish, found)
@@ -168,7 +172,7 @@ def test_a_stopped_unit_is_started_and_an_unwanted_one_stopped() -> None:
         ("cachy.service", "start"),
         ("old.service", "stop"),
     ]
-    args = phases({"m1": (wish, found, changes)})[-1]["hosts"]["m1"][0]["args"]
+    args = phases({"m1": (wish, found, changes)}, ORDER)[-1]["hosts"]["m1"][0]["args"]
     assert (args["start"], args["stop"]) == (["cachy.service"], ["old.service"])
 
 
@@ -177,3 +181,15 @@ def test_the_request_asks_for_all_that_the_specs_name() -> None:
     assert asked["files"] == ["/etc/apt/early", "/etc/cachy", "/etc/cachy/main.conf", "/etc/cachy/users.conf"]
     assert asked["probes"] == {"cache/ping": ["ping", 2.0]}
     assert asked["steps"] == {"cache.prepare": "test -e /x", "cache.account": "true"}
+
+
+def test_a_database_elsewhere_is_started_before_the_app() -> None:
+    """The machines' own lists differ; the order is the registry's, over all machines."""
+    app = ComponentSpec("app", files=(File("/a", content="a"),))
+    database = ComponentSpec("database", files=(File("/d", content="d"),))
+    work = {}
+    for name, spec in (("a1", app), ("d1", database)):
+        wish = build(name, [spec], Path("/nowhere"))
+        work[name] = (wish, nothing(name), diff(wish, nothing(name)))
+    names = [phase["name"] for phase in phases(work, ("base", "database", "app"))]
+    assert names == ["files", "start database", "start app"]
