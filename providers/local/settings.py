@@ -24,7 +24,7 @@ OPTIONS = (
 )
 MACHINE_OPTIONS = ("nesting",)
 # What a flow tells every provider besides.
-FROM_FLOW = ("machines", "trust_first")
+FROM_FLOW = ("machines", "trust_first", "adopted")
 
 DEFAULT_STATE = "/var/lib/deploy-local"
 DEFAULT_SUBNET = IPv4Network("10.213.0.0/24")
