@@ -7,6 +7,7 @@ postmaster's mail only; it relays for nobody, not even for this machine.
 from __future__ import annotations
 
 import json
+import shlex
 
 from deployer.components.mail_relay import layout, smarthosts
 from deployer.components.mail_relay.records import records
@@ -22,7 +23,7 @@ from deployer.core.component import (
     Unit,
     User,
 )
-from deployer.core.model import Project
+from deployer.core.model import Inventory, Project
 from deployer.core.resources import service_file
 
 LEAF = "/etc/deploy/pki/leaves/mail"
@@ -186,7 +187,7 @@ def _own_files(ctx: Context, tunnels: tuple[dict[str, object], ...]) -> tuple[Fi
         # Started anew for each use: nothing to restart.
         *(
             File(f"{layout.PROGRAMS}/{name}", content=service_file("mail_relay", name), on_change="none")
-            for name in ("catch.py", "prune.py", "probe.py")
+            for name in ("catch.py", "prune.py", "probe.py", "smarthost.py")
         ),
         File(
             f"{units}/{layout.SIGNER_UNIT}",
@@ -243,6 +244,7 @@ def _units(tunnels: tuple[dict[str, object], ...]) -> tuple[Unit, ...]:
 
 def _probes(ctx: Context) -> tuple[Probe, ...]:
     project = ctx.project
+    sender, discard = project.stack.mail.sender, f"probe@{layout.DISCARD_DOMAIN}"
     return (
         Probe(
             "mail: takes mail for postmaster",
@@ -258,10 +260,7 @@ def _probes(ctx: Context) -> tuple[Probe, ...]:
         Probe(
             "mail: submitted, signed, delivered to discard",
             "script",
-            {
-                "script": f"exec python3 -I {layout.PROGRAMS}/probe.py"
-                f" '{project.stack.mail.sender}' 'probe@{layout.DISCARD_DOMAIN}'\n"
-            },
+            {"script": _program("probe.py", sender, discard)},
             unit="postfix.service",
         ),
         Probe(
@@ -275,7 +274,29 @@ def _probes(ctx: Context) -> tuple[Probe, ...]:
             degrades=True,
             unit="postfix.service",
         ),
+        *_smarthost_probes(project.inventory),
     )
+
+
+def _smarthost_probes(inventory: Inventory) -> list[Probe]:
+    """Each vendor is asked: one that has dropped us costs no mail while another is left, so nobody would notice."""
+    if inventory.catch:
+        return []
+    hops = zip(smarthosts.next_hops(inventory.smarthosts), inventory.smarthosts, strict=True)
+    return [
+        Probe(
+            f"mail: smarthost {smarthost.name}",
+            "script",
+            {"script": _program("smarthost.py", hop, smarthost.host, str(smarthost.port))},
+            degrades=True,
+            unit="postfix.service",
+        )
+        for hop, smarthost in hops
+    ]
+
+
+def _program(name: str, *arguments: str) -> str:
+    return f"exec python3 -I {layout.PROGRAMS}/{name} {shlex.join(arguments)}\n"
 
 
 def _table(entries: dict[str, str]) -> str:

@@ -15,7 +15,8 @@ import pytest
 
 import deployer
 from deployer.components.mail_relay.dkim import public_record
-from tests.components.mail_relay.world import rsa_key
+from deployer.components.mail_relay.smarthosts import passwords
+from tests.components.mail_relay.world import FIRST, OPEN, SECOND, rsa_key
 
 SERVICE = Path(deployer.__file__).parent / "components" / "mail_relay" / "service"
 
@@ -29,13 +30,17 @@ HEADERS = [
 BODY = b"hello  there  \r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def signer() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("dkim_signer", SERVICE / "dkim_signer.py")
+def program(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, SERVICE / f"{name}.py")
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def signer() -> ModuleType:
+    return program("dkim_signer")
 
 
 def message(headers: list[tuple[str, bytes]]) -> bytes:
@@ -148,3 +153,12 @@ def test_a_store_is_bounded_by_age_and_size(tmp_path: Path) -> None:
     subprocess.run([sys.executable, SERVICE / "prune.py", tmp_path, "30", "250"], check=True)
     assert {path.name for path in new.iterdir()} == {"newer", "newest"}
     subprocess.run([sys.executable, SERVICE / "prune.py", tmp_path / "missing", "30", "250"], check=True)
+
+
+def test_the_log_in_of_a_smarthost_is_found_by_its_next_hop(tmp_path: Path) -> None:
+    table = tmp_path / "passwords"
+    table.write_text(passwords((FIRST, SECOND, OPEN)))
+    login = program("smarthost").login
+    assert login("[smtp.first.example]:587", table) == ("user", "first-password")
+    assert login("[127.0.0.1]:10466", table) == ("other", "second-password")
+    assert login("[relay.lan]:25", table) is None

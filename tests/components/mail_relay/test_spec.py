@@ -135,6 +135,19 @@ def test_smarthosts_stand_in_their_order_with_passwords_by_next_hop() -> None:
     assert "stunnel4" in wanted.packages and wanted.warnings == ()
 
 
+def test_each_smarthost_is_asked_and_only_degrades() -> None:
+    ctx = context(smarthosts=(FIRST, SECOND))
+    probes = [probe for probe in spec(ctx).probes if "smarthost" in probe.name]
+    assert [(probe.name, probe.degrades) for probe in probes] == [
+        ("mail: smarthost first", True),
+        ("mail: smarthost second", True),
+    ]
+    assert probes[1].args["script"] == (
+        f"exec python3 -I {layout.PROGRAMS}/smarthost.py '[127.0.0.1]:10466' smtp.second.example 465\n"
+    )
+    assert not [p for p in spec(context(catch=True, smarthosts=(FIRST,))).probes if "smarthost" in p.name]
+
+
 def test_a_password_needs_tls() -> None:
     assert (
         settings(spec(context(smarthosts=(FIRST,))))["smtp_sasl_security_options"]
