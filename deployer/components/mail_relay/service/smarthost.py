@@ -45,8 +45,15 @@ def main(next_hop: str, host: str, port: int) -> int:
                 vendor.starttls(context=context)
             if account:
                 vendor.login(*account)
+    except smtplib.SMTPResponseException as error:
+        said = (
+            error.smtp_error.decode("utf-8", "replace")
+            if isinstance(error.smtp_error, bytes)
+            else error.smtp_error
+        )
+        print(f"{host}:{port} would not take our mail: {error.smtp_code} {said}")
+        return 1
     except (OSError, smtplib.SMTPException) as error:
-        # smtplib's errors quote what the server said, never what we sent.
         print(f"{host}:{port} would not take our mail: {error}")
         return 1
     print(f"{host}:{port} would take our mail ({time.monotonic() - began:.2f} s)")
