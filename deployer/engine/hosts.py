@@ -54,8 +54,8 @@ class Hosts:
     # --- connect ---
 
     def connect(self, request: dict[str, Any]) -> dict[str, Any]:
-        """machines: [{name, address, port, user}], known_hosts: path, key: OpenSSH private key or "",
-        key_files: list of paths, agent: bool, timeout: seconds in all. Returns {name: {} or {why, kind}}."""
+        """machines: [{name, address, port, user}], known_hosts: path, keys: OpenSSH private keys, tried in
+        turn, key_files: list of paths, agent: bool, timeout: seconds in all. Returns {name: {} or {why, kind}}."""
         entries = []
         for machine in request["machines"]:
             settings = {
@@ -66,7 +66,6 @@ class Hosts:
                 "ssh_strict_host_key_checking": "yes",
                 # Nothing of the user's own ssh_config: the same everywhere.
                 "ssh_config_file": "/dev/null",
-                "ssh_paramiko_connect_kwargs": self._credentials(request),
             }
             entries.append((machine["name"], settings))
         inventory = Inventory((entries, {}))
@@ -74,32 +73,37 @@ class Hosts:
         self.state = State(inventory, Config(FAIL_PERCENT=0, CONNECT_TIMEOUT=10), check_for_changes=False)
         hosts = list(inventory)
         deadline = time.monotonic() + float(request["timeout"])
-        jobs = [gevent.spawn(self._connect_one, host, deadline) for host in hosts]
+        jobs = [gevent.spawn(self._connect_one, host, deadline, request) for host in hosts]
         gevent.joinall(jobs)
         return {host.name: job.value for host, job in zip(hosts, jobs, strict=True)}
 
     @staticmethod
-    def _credentials(request: dict[str, Any]) -> dict[str, Any]:
-        settings: dict[str, Any] = {
-            "allow_agent": bool(request.get("agent")),
-            "look_for_keys": False,
-            "compress": False,
-        }
-        if request.get("key"):
-            settings["pkey"] = paramiko.Ed25519Key.from_private_key(StringIO(request["key"]))
-        if request.get("key_files"):
-            settings["key_filename"] = list(request["key_files"])
-        return settings
+    def _credentials(request: dict[str, Any]) -> list[dict[str, Any]]:
+        """What to log in with: our keys, then, where the request has them, the operator's own files and agent."""
+        shared: dict[str, Any] = {"allow_agent": False, "look_for_keys": False, "compress": False}
+        ways = [
+            {**shared, "pkey": paramiko.Ed25519Key.from_private_key(StringIO(key))} for key in request["keys"]
+        ]
+        if request.get("agent") or request.get("key_files"):
+            ways.append({**shared, "allow_agent": True, "key_filename": list(request.get("key_files", []))})
+        return ways
 
-    def _connect_one(self, host: Host, deadline: float) -> dict[str, str]:
+    def _connect_one(self, host: Host, deadline: float, request: dict[str, Any]) -> dict[str, str]:
         """Try until the deadline: a machine that was just made needs a moment until sshd listens."""
         assert self.state is not None
+        ways = self._credentials(request)
+        connector = host.connector
+        assert isinstance(connector, SSHConnector)
         while True:
+            connector.data["ssh_paramiko_connect_kwargs"] = ways[0]
             try:
                 host.connect(show_errors=False, raise_exceptions=True)
             except ConnectError as error:
                 text = str(error)
                 kind = _kind(text)
+                if kind == "auth" and len(ways) > 1:
+                    ways = ways[1:]
+                    continue
                 if kind in ("hostkey", "auth") or time.monotonic() > deadline:
                     return {"why": _plain(text), "kind": kind}
                 gevent.sleep(0.2)

@@ -19,7 +19,7 @@ def down(request: Request, sink: Sink) -> dict[str, Any]:
     from deployer.state.journal import Journal, intention
     from deployer.state.lock import lock
 
-    with Session.open(request, sink, make_secrets=False) as session:
+    with Session.open(request, sink, make_secrets=False, vendors=False) as session:
         project = session.project
         with lock(project.state_dir, "down"):
             machines = session.existing()

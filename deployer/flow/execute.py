@@ -23,7 +23,7 @@ def execute(
     request: Request, sink: Sink, argv: Sequence[str], machine: str | None, role: str | None
 ) -> list[dict[str, Any]]:
     """Run a command on one machine, on those of a role, or on all, side by side: machine, code, stdout, stderr."""
-    with Session.open(request, sink, make_secrets=False) as session:
+    with Session.open(request, sink, make_secrets=False, vendors=False) as session:
         machines = session.running()
         roles = provision.roles(session.project)
         if machine or role:
@@ -49,7 +49,7 @@ def _players(machines: dict[str, Machine], roles: Any, role: str) -> list[Machin
 
 def ssh_command(request: Request, sink: Sink, target: str | None) -> list[str]:
     """The argv of an ssh(1) that uses the deployment's key and pinned host key and nothing of the user's own files."""
-    with Session.open(request, sink, make_secrets=False) as session:
+    with Session.open(request, sink, make_secrets=False, vendors=False) as session:
         machine = single(session.running(), target, provision.roles(session.project))
         return _ssh(session, machine)
 
@@ -89,7 +89,7 @@ def logs(
     """Journal lines of a component, a unit, or everything we run; with `follow` until it is stopped."""
     import subprocess
 
-    with Session.open(request, sink, make_secrets=False) as session:
+    with Session.open(request, sink, make_secrets=False, vendors=False) as session:
         machines = session.running()
         roles = provision.roles(session.project)
         chosen = [single(machines, machine, roles)] if machine else _where(session, machines, what)

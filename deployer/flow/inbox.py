@@ -55,7 +55,7 @@ def inbox(
     """
     import shlex
 
-    with Session.open(request, sink, make_secrets=False) as session:
+    with Session.open(request, sink, make_secrets=False, vendors=False) as session:
         if not session.project.inventory.catch:
             raise InputError(
                 "reading the inbox",

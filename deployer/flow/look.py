@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from deployer.core.component import ComponentSpec, Probe
 from deployer.core.errors import DeployError, LeaseError
+from deployer.core.events import Event
 from deployer.core.machine import Facts, Machine
 from deployer.core.plan import Change
 from deployer.core.probe import Result
@@ -54,6 +56,8 @@ def look(
     While SSH connects, everything is rendered with the facts of last time; facts that changed are rendered again.
     Raises LeaseError when somebody else holds the lease that is asked for.
     """
+    session.sink(Event("stage", "looking at the machines", status="start"))
+    began = time.monotonic()
     facts = _remembered(session)
     specs = session.specs(machines, facts)
     requests = {
@@ -75,6 +79,9 @@ def look(
         specs = session.specs(machines, now)
         wanted = session.wanted(specs)
         _remember(session, now)
+    session.sink(
+        Event("stage", "looking at the machines", status="ok", seconds=round(time.monotonic() - began, 2))
+    )
     changes = [change for name in machines for change in diff(wanted[name], found[name])]
     return View(machines, specs, wanted, found, tuple(changes))
 

@@ -20,6 +20,8 @@ from deployer.flow.masking import Mask
 from deployer.flow.request import Request
 from deployer.flow.wanted import Wanted, build
 
+# What `secrets rotate` appends to the name of a value that machines may still know.
+PREVIOUS = "@previous"
 # Seconds for SSH to answer: on a machine that should be up, and on one that was just made.
 SSH = 20
 SSH_NEW = 120
@@ -38,10 +40,13 @@ class Session:
     mask: Mask
 
     @classmethod
-    def open(cls, request: Request, sink: Sink, *, make_secrets: bool, draft: bool = False) -> Session:
+    def open(
+        cls, request: Request, sink: Sink, *, make_secrets: bool, draft: bool = False, vendors: bool = True
+    ) -> Session:
         """Start the engine, then read the project while it imports.
 
         make_secrets: make what the bundle lacks; draft: make it in memory only; without either there must be a bundle.
+        vendors: False for verbs that need no vendor's password, so that an unset variable does not stop them.
         Raises InputError.
         """
         from deployer.flow.secrets import open_bundle
@@ -57,6 +62,7 @@ class Session:
                 request.inventory_file,
                 request.app,
                 options=registry.provider_options,
+                expand=vendors,
             )
             secrets, notices = open_bundle(project, request, make=make_secrets, draft=draft)
             mask.learn(secrets.values(), project)
@@ -108,7 +114,10 @@ class Session:
                 for m in machines.values()
             ],
             known_hosts=str(self._known_hosts(machines)),
-            key=self.secrets["ssh/deploy"],
+            # After a rotation machines know the former key until they were brought up to date.
+            keys=[
+                self.secrets[name] for name in ("ssh/deploy", f"ssh/deploy{PREVIOUS}") if name in self.secrets
+            ],
             # On a machine that somebody else installed, the operator's own key opens the door the first time.
             agent=self.project.inventory.provider == "ssh",
             key_files=self._own_keys(),
@@ -125,8 +134,20 @@ class Session:
     def _known_hosts(self, machines: Mapping[str, Machine]) -> Path:
         from deployer.state import known_hosts
 
-        return known_hosts.write(
-            self.project.state_dir, [(m.address, m.ssh_port, m.host_key_public) for m in machines.values()]
+        pinned = [(m.address, m.ssh_port, key) for m in machines.values() for key in self._host_keys(m)]
+        return known_hosts.write(self.project.state_dir, pinned)
+
+    def _host_keys(self, machine: Machine) -> list[str]:
+        """The key that the machine was made with, and where that is one of ours, the one that it gets or had."""
+        from deployer.pki import public_ssh
+
+        names = (f"ssh/host/{machine.name}", f"ssh/host/{machine.name}{PREVIOUS}")
+        ours = [public_ssh(self.secrets[name]) for name in names if name in self.secrets]
+        known = {key.split()[1] for key in ours}
+        return (
+            [*ours, machine.host_key_public]
+            if machine.host_key_public.split()[1] in known
+            else [machine.host_key_public]
         )
 
     def connected(self, future: Future[Any], timeout: float) -> None:
