@@ -30,6 +30,15 @@ def degraded(view: View, probes: Sequence[ProbeResult]) -> list[str]:
     return [*view.warnings, *red]
 
 
+def records(view: View) -> list[dict[str, object]]:
+    """The DNS records that the deployment wants, each once."""
+    listed = [record for specs in view.specs.values() for spec in specs for record in spec.dns]
+    return [
+        vars(record)
+        for record in sorted(set(listed), key=lambda record: (record.name, record.type, record.value))
+    ]
+
+
 def build(
     session: Session,
     view: View,
@@ -63,6 +72,7 @@ def build(
         "changes": [change.to_json() for change in changes],
         "probes": [probe.to_json() for probe in probes],
         "degraded": degraded(view, probes),
+        "dns": records(view),
         "notes": notes,
         "seconds": round(seconds, 2),
     }

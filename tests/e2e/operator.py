@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,24 @@ class Operator:
         (one,) = run.result
         assert one["code"] == code, one
         return str(one["stdout"])
+
+    def secret(self, name: str) -> str:
+        shown = self.run("secrets", "show", name, options=())
+        assert shown.code == 0, shown.err
+        return shown.out.strip()
+
+    def restart(self, machine: str) -> None:
+        """Reboot a machine and wait until it answers as another boot."""
+        read = "cat /proc/sys/kernel/random/boot_id; cat /proc/1/stat | cut -d' ' -f22"
+        before = self.on(machine, read)
+        self.on(machine, "systemd-run --on-active=1 systemctl reboot")
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            time.sleep(1)
+            run = self.run("exec", "--machine", machine, "--", "bash", "-c", read)
+            if run.code == 0 and run.result[0]["stdout"] != before:
+                return
+        raise AssertionError(f"{machine} did not come back within 90 s")
 
     def inbox(self, kind: str, to: str) -> str:
         """Text of the newest caught message of the kind to `to`; waits for it."""
