@@ -39,7 +39,8 @@ def await_certificates(names: Sequence[str], seconds: int) -> Generator[StringCo
 there() (
     {checks}
 )
-for _ in $(seq {seconds}); do
+end=$((SECONDS + {seconds}))
+while [ $SECONDS -lt $end ]; do
     there && exit 0
     sleep 1
 done

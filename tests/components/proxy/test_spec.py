@@ -252,6 +252,7 @@ def test_acme_directories_are_tried_in_order() -> None:
         *("}", "}"),
     ]
     assert [step.name for step in spec.steps] == ["Caddy's configuration is valid", "certificates are there"]
+    assert spec.steps[1].args["seconds"] == 180 + 3 * 91
     assert [data.where for data in spec.data] == ["/var/lib/caddy/.local/share/caddy"]
 
 
