@@ -34,6 +34,8 @@ Binary::apt::APT::Keep-Downloaded-Packages "true";
 """
 # Raise it when the steps of `build` change, so that older images are not used.
 VERSION = 2
+# Name of a folder with a build that did not end; what it had mounted may still be there.
+UNFINISHED = "building-"
 # A build takes about 40 s; slow lines get more.
 BUILD_TIMEOUT = 1800
 
@@ -71,11 +73,12 @@ def build(settings: Settings, wanted: Recipe, in_use: frozenset[Path] = frozense
     target = path(settings, wanted)
     with lock(target.parent / "lock", "building the base image", timeout=BUILD_TIMEOUT) as held:
         for other in target.parent.iterdir():
-            if other.is_dir() and other != target and not _used(other, in_use):
+            unfinished = other.name.startswith(UNFINISHED)
+            if other.is_dir() and other != target and (unfinished or not _used(other, in_use)):
                 remove_tree(other)
         if target.is_dir():
             return target
-        temporary = target.with_name(f"building-{wanted.name}")
+        temporary = target.with_name(UNFINISHED + wanted.name)
         # The builder holds the lock too: where only we are killed, the next build waits for its end.
         try:
             run("building the base image", builder(wanted, temporary), timeout=BUILD_TIMEOUT, pass_fds=[held])

@@ -271,7 +271,9 @@ def test_a_killed_build_leaves_nothing_that_the_next_one_uses(options: Options, 
     wanted = image.recipe()
     target = image.path(settings, wanted)
     half = target.with_name(f"building-{wanted.name}")
-    half.mkdir(parents=True)
+    # The builder mounts this computer's own folders there, and a killed one leaves them mounted.
+    (half / "proc").mkdir(parents=True)
+    host.run("mounting", ["mount", "-t", "proc", "proc", str(half / "proc")])
     old = target.with_name("debian-13-0000000000")
     old.mkdir()
     kept = target.with_name("debian-13-1111111111")
@@ -331,3 +333,20 @@ def test_a_cache_that_is_too_large_is_emptied(tmp_path: Path, monkeypatch: pytes
     assert cache.uv(settings).exists(), "a machine that runs may be using it"
     cache.bound(settings, idle=True)
     assert not cache.uv(settings).exists()
+
+
+def test_machines_made_at_the_same_time_have_addresses_of_their_own(options: Options) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def make(name: str) -> Machine:
+        return local.make(options, DEPLOYMENT).create_machine(DEPLOYMENT, spec(name))
+
+    # One name twice: two operators, or a run beside the one that was thought to be dead.
+    names = ["trial-a-1", "trial-b-1", "trial-c-1", "trial-a-1"]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(make, names))
+        assert made[0] == made[3]
+        assert len({machine.address for machine in made}) == 3
+        assert len(list(processes.find(folder(options, "trial-a-1")))) <= 2
+        list(pool.map(local.make(options, DEPLOYMENT).delete_machine, made[:3]))
+    assert_nothing_left(options)
