@@ -32,7 +32,10 @@ from tests.rig.remote import Remote
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Zone of the stacks under test, and of a mail vendor's customers elsewhere.
 ZONES = ("social.test", "mailbox.test")
-PREFIX = "10.214.0"
+# Two runs on one computer need two numbers.
+NUMBER = int(os.environ.get("DEPLOY_RIG", "0"))
+PREFIX = f"10.{230 + NUMBER}.0"
+REVERSE = f"0.{230 + NUMBER}.10.in-addr.arpa"
 GATEWAY, MAIL, CARRIER_A, CARRIER_B = (f"{PREFIX}.{last}" for last in (1, 2, 3, 4))
 
 
@@ -48,7 +51,7 @@ def why_not() -> str:
 class World:
     """One bridge with its services; `folder` holds everything, and is removed at the end."""
 
-    def __init__(self, folder: Path, bridge: str = "dtest0") -> None:
+    def __init__(self, folder: Path, bridge: str = f"dtest{NUMBER}") -> None:
         self.folder = folder
         self.options: dict[str, object] = {
             "bridge": bridge,
@@ -106,7 +109,7 @@ class World:
             f" forward only; forwarders {{ {upstream} }}; dnssec-validation no; listen-on {{ any; }}; }};\n"
             + "".join(
                 f'zone "{zone}" {{ type primary; file "/var/lib/bind/{zone}"; allow-update {{ any; }}; }};\n'
-                for zone in (*ZONES, "0.214.10.in-addr.arpa")
+                for zone in (*ZONES, REVERSE)
             ),
         )
         address = self.internet.address
@@ -114,7 +117,7 @@ class World:
         self.shell.write(f"/var/lib/bind/{ZONES[0]}", head + f"ns IN A {address}\n")
         self.shell.write(f"/var/lib/bind/{ZONES[1]}", head + f"@ IN MX 10 mx.{ZONES[1]}.\nmx IN A {MAIL}\n")
         reverse = head + "$GENERATE 1-254 $ IN PTR host-$.rig.test.\n"
-        self.shell.write("/var/lib/bind/0.214.10.in-addr.arpa", reverse)
+        self.shell.write(f"/var/lib/bind/{REVERSE}", reverse)
         self.shell.run("chown -R bind: /var/lib/bind && systemctl restart named && named-checkconf")
 
     def set_records(self, records: Sequence[dict[str, object]]) -> None:
@@ -122,7 +125,7 @@ class World:
         for record in records:
             name, kind, value = (str(record[key]) for key in ("name", "type", "value"))
             zone = next(zone for zone in (*ZONES, "in-addr.arpa") if name.endswith(zone))
-            zone = "0.214.10.in-addr.arpa" if zone == "in-addr.arpa" else zone
+            zone = REVERSE if zone == "in-addr.arpa" else zone
             update = dns.update.UpdateMessage(zone)
             if kind == "TXT":
                 value = " ".join(f'"{value[i : i + 250]}"' for i in range(0, len(value), 250))
@@ -134,7 +137,7 @@ class World:
 
     def set_reverse(self, address: str, name: str) -> None:
         last = address.rsplit(".", 1)[1]
-        self.set_records([{"name": f"{last}.0.214.10.in-addr.arpa", "type": "PTR", "value": name}])
+        self.set_records([{"name": f"{last}.{REVERSE}", "type": "PTR", "value": name}])
 
     # --- ACME ---
 
