@@ -209,6 +209,9 @@ class Carrier:
         if self._server is not None:
             self._server.close()
             self._server = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._drop()
 
     async def _drop(self) -> None:

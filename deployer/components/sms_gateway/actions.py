@@ -8,7 +8,15 @@ from deployer.components.sms_gateway import layout
 def _queue(action: str) -> tuple[str, ...]:
     return (
         *("runuser", "-u", layout.USER, "--", "env", "PYTHONPATH=/usr/local/lib/deploy"),
-        *("PYTHONDONTWRITEBYTECODE=1", "/usr/bin/python3", "-m", "sms_gateway", layout.CONFIG, "queue", action),
+        *(
+            "PYTHONDONTWRITEBYTECODE=1",
+            "/usr/bin/python3",
+            "-m",
+            "sms_gateway",
+            layout.CONFIG,
+            "queue",
+            action,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ apps already speak (service/). The service keeps each message on disk until a ca
 
 from __future__ import annotations
 
+import ipaddress
 import json
 
 from deployer.components.database import spec as database
@@ -42,9 +43,7 @@ def secrets(project: Project) -> tuple[Secret, ...]:
 def connection(ctx: Context) -> dict[str, object]:
     """What an app needs to send messages in any of the dialects. https is signed by our CA."""
     here = ctx.plays("sms")
-    url = (
-        f"http://127.0.0.1:{layout.PORT}" if here else f"https://{ctx.address_of('sms')}:{layout.TLS_PORT}"
-    )
+    url = f"http://127.0.0.1:{layout.PORT}" if here else f"https://{ctx.address_of('sms')}:{layout.TLS_PORT}"
     return {
         "url": url,
         "user": API_USER,
@@ -63,7 +62,9 @@ def spec(ctx: Context) -> ComponentSpec:
     remote = bool(remote_apps(ctx))
     warnings: tuple[str, ...] = ()
     if not inventory.catch and not inventory.carriers:
-        warnings = ("no SMS carrier in the inventory: messages wait in the gateway until they expire (10 hours)",)
+        warnings = (
+            "no SMS carrier in the inventory: messages wait in the gateway until they expire (10 hours)",
+        )
     packages = (
         "curl",
         "kannel",
@@ -81,7 +82,9 @@ def spec(ctx: Context) -> ComponentSpec:
         directories=_directories(inventory.catch),
         files=(*_settings(ctx, remote), *_programs(), *_units_files(ctx, tunnels)),
         units=_units(tunnels),
-        ports=(Port(layout.TLS_PORT, sources=("app",), why="the app and the proxy hand in SMS"),) if remote else (),
+        ports=(Port(layout.TLS_PORT, sources=("app",), why="the app and the proxy hand in SMS"),)
+        if remote
+        else (),
         probes=_probes(ctx),
         data=(
             Data("sms gateway's spool", "sqlite", f"{layout.STATE}/spool.db"),
@@ -150,7 +153,12 @@ def _settings(ctx: Context, remote: bool) -> tuple[File, ...]:
         "database": _libpq(database.connection(ctx, "sms_gateway")),
         "port": layout.PORT,
         "internal_port": layout.INTERNAL_PORT,
-        "tls": {"host": "::", "port": layout.TLS_PORT, "certificate": f"{layout.LEAF}.crt", "key": f"{layout.LEAF}.key"}
+        "tls": {
+            "host": "::",
+            "port": layout.TLS_PORT,
+            "certificate": f"{layout.LEAF}.crt",
+            "key": f"{layout.LEAF}.key",
+        }
         if remote
         else None,
         "trusted_proxies": ["127.0.0.1", "::1", *remote_apps(ctx)],
@@ -203,7 +211,9 @@ def _libpq(connection: dict[str, object]) -> dict[str, object]:
 
 def _carrier(project: Project, item: Carrier) -> dict[str, object]:
     if item.name == CATCH_NAME:
-        raise InputError("reading the inventory's carriers", f"a carrier cannot be named {CATCH_NAME}", "rename it")
+        raise InputError(
+            "reading the inventory's carriers", f"a carrier cannot be named {CATCH_NAME}", "rename it"
+        )
     return {
         "name": quoted("name", item.name),
         "host": "127.0.0.1" if item.tls else item.host,
@@ -215,6 +225,14 @@ def _carrier(project: Project, item: Carrier) -> dict[str, object]:
     }
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def quoted(what: str, value: str) -> str:
     """A value as kannel.conf takes it. Raises InputError for what its format cannot hold."""
     if not value.isprintable():
@@ -224,7 +242,8 @@ def quoted(what: str, value: str) -> str:
 
 def _programs() -> tuple[File, ...]:
     return tuple(
-        File(f"{layout.PROGRAMS}/{name}", content=service_file("sms_gateway", name)) for name in layout.MODULES
+        File(f"{layout.PROGRAMS}/{name}", content=service_file("sms_gateway", name))
+        for name in layout.MODULES
     )
 
 
@@ -237,10 +256,16 @@ def _units_files(ctx: Context, tunnels: bool) -> tuple[File, ...]:
         "spool": layout.SPOOL,
         "catch": layout.CATCH if ctx.project.inventory.catch else "",
         "tunnels": tunnels,
+        "smsbox_port": layout.SMSBOX_PORT,
     }
     names = ["kannel-bearerbox.service", "kannel-smsbox.service", "sms-gateway.service"]
     files = [
-        File("/etc/tmpfiles.d/deploy-kannel.conf", template="sms_gateway/tmpfiles.conf.j2", values=values, on_change="none")
+        File(
+            "/etc/tmpfiles.d/deploy-kannel.conf",
+            template="sms_gateway/tmpfiles.conf.j2",
+            values=values,
+            on_change="none",
+        )
     ]
     if tunnels:
         names.append("kannel-tls.service")
@@ -248,13 +273,18 @@ def _units_files(ctx: Context, tunnels: bool) -> tuple[File, ...]:
             {
                 "name": item.name,
                 "accept": layout.tunnel_port(ctx.project, item),
-                "host": item.host,
+                "host": f"[{item.host}]" if ":" in item.host else item.host,
                 "port": item.port,
+                "address": _is_address(item.host),
             }
             for item in tls_carriers(ctx.project)
         ]
         files.append(
-            File(f"{layout.FOLDER}/stunnel.conf", template="sms_gateway/stunnel.conf.j2", values={"carriers": carriers})
+            File(
+                f"{layout.FOLDER}/stunnel.conf",
+                template="sms_gateway/stunnel.conf.j2",
+                values={"carriers": carriers},
+            )
         )
     if remote_apps(ctx):
         leaf = {
@@ -285,9 +315,7 @@ def _units(tunnels: bool) -> tuple[Unit, ...]:
 
 def _probes(ctx: Context) -> tuple[Probe, ...]:
     inventory, domain = ctx.project.inventory, ctx.project.stack.domain
-    ask = (
-        f"curl -sS --max-time 1.8 -K {layout.FOLDER}/probe.curl http://127.0.0.1:{layout.PORT}/health"
-    )
+    ask = f"curl -sS --max-time 1.8 -K {layout.FOLDER}/probe.curl http://127.0.0.1:{layout.PORT}/health"
     service = f"""answer=$({ask}) || exit 1
 case $answer in
   '{{"status":"ok"'*|'{{"status":"degraded"'*) echo accepting ;;

@@ -33,6 +33,10 @@ class Status:
     at: float = field(default=0.0, compare=False)
 
 
+class Unreachable(Exception):
+    """smsbox does not answer."""
+
+
 class Kannel:
     """A client of the Kannel on this machine."""
 
@@ -96,7 +100,7 @@ class Kannel:
         return message.sender if valid_sender(message.sender) else self._config.sender
 
     async def submit(self, message: Message, carrier: str) -> tuple[bool, str]:
-        """Hand a message over. Returns whether Kannel keeps it, and its words when it does not."""
+        """Hand a message over. Returns whether Kannel keeps it, and its words; raises Unreachable."""
         kannel, config = self._config.kannel, self._config
         report = (
             f"http://127.0.0.1:{config.internal_port}/{config.internal_token}/report"
@@ -119,6 +123,6 @@ class Kannel:
         try:
             answer = await self._http.get(f"{kannel.sendsms_url}?{query}", timeout=20.0)
         except httpx.HTTPError as error:
-            return False, type(error).__name__
+            raise Unreachable(f"smsbox does not answer: {type(error).__name__}") from error
         # "0: Accepted for delivery" or "3: Queued for later delivery"
         return answer.status_code == 202 and answer.text[:1] in ("0", "3"), answer.text[:80]

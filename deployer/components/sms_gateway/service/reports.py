@@ -176,13 +176,13 @@ class Reports:
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         await asyncio.to_thread(write_caught, folder, caught)
-        if values.get("dlr-mid"):
-            task = asyncio.create_task(self._report_caught(values))
+        if message_id := report_id(values):
+            task = asyncio.create_task(self._report_caught(values, message_id))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return PlainTextResponse("Sent.", status_code=202)
 
-    async def _report_caught(self, values: dict[str, bytes]) -> None:
+    async def _report_caught(self, values: dict[str, bytes], message_id: str) -> None:
         """Tell Kannel "delivered" as a carrier would; it knows the message's id a moment after our answer."""
         kannel = self._config.kannel
         ask = {
@@ -192,7 +192,7 @@ class Reports:
             "to": values.get("to", b"").decode("utf-8", "replace"),
             "text": "stat:DELIVRD err:000",
             "dlr-mask": str(DELIVERED),
-            "dlr-mid": values["dlr-mid"].decode("ascii", "replace"),
+            "dlr-mid": message_id,
         }
         for _ in range(5):
             await asyncio.sleep(CATCH_REPORT_AFTER)
@@ -202,6 +202,12 @@ class Reports:
                 continue
             if answer.text.startswith("Sent"):
                 return
+
+
+def report_id(values: dict[str, bytes]) -> str:
+    """The id under which Kannel waits for a report; it stands in the URL that it asks to be called."""
+    query = values.get("dlr-url", b"").decode("latin-1").partition("?")[2]
+    return dict(parse_qsl(query)).get("dlr-mid", "")
 
 
 def write_caught(folder: Path, caught: dict[str, str]) -> None:

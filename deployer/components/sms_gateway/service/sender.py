@@ -7,7 +7,7 @@ import logging
 import time
 
 from .config import Config
-from .kannel import Kannel
+from .kannel import Kannel, Unreachable
 from .phone import mask
 from .store import Message, Store
 from .webhooks import Webhooks
@@ -44,6 +44,10 @@ class Sender:
         while True:
             try:
                 sent = await self.once()
+            except Unreachable as error:
+                log.warning("messages wait: %s", error)
+                sent = 0
+                await asyncio.sleep(PAUSE)
             except Exception:
                 log.exception("handing messages to Kannel failed; trying again")
                 sent = 0

@@ -1,7 +1,7 @@
 """Callbacks to the app, signed as Twilio signs them, kept on disk until they are delivered or given up.
 
-A callback is a request that somebody else makes us send, so it goes only to hosts that the operator named, never
-through a redirect, and never to an address inside a network unless that host was named as private.
+A callback is a request that somebody else makes us send, so it goes only to hosts that the operator named, and
+never through a redirect.
 """
 
 from __future__ import annotations
@@ -45,46 +45,40 @@ def signature(token: str, url: str, form: Mapping[str, str]) -> str:
 
 
 def allowed(url: str, hosts: Sequence[str]) -> None:
-    """Raise NotAllowed unless the URL's host is named: "host", "host:port", or "private:host" for inner addresses.
-
-    A host without a port means 80 and 443. Plain HTTP is for private hosts only.
-    """
+    """Raise NotAllowed unless the URL is http or https to one of `hosts` (names or addresses)."""
     try:
         parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        _ = parts.port
     except ValueError as error:
         raise NotAllowed("the URL is malformed") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NotAllowed("the URL must be http or https with a host")
     if parts.username or parts.password:
         raise NotAllowed("the URL must not hold a user or password")
-    named = _named(parts.hostname, port, hosts)
-    if named is None:
+    if parts.hostname.lower() not in {host.lower() for host in hosts}:
         raise NotAllowed(f"the host {parts.hostname} is not in callback_hosts of the stack")
-    if parts.scheme == "http" and not named:
-        raise NotAllowed("callbacks to public hosts must use https")
 
 
-def _named(host: str, port: int, hosts: Sequence[str]) -> bool | None:
-    """None: not named. True: named as private. False: named as public."""
-    for entry in hosts:
-        private = entry.startswith("private:")
-        name = entry.removeprefix("private:").lower()
-        if name == f"{host.lower()}:{port}" or (name == host.lower() and port in (80, 443)):
-            return private
-    return None
+async def resolve(host: str, port: int, scheme: str) -> str:
+    """An address of the host that may be called. The connection goes to it: a second answer changes nothing.
 
-
-async def resolve(host: str, port: int, private: bool) -> str:
-    """An address of the host that may be called. The connection goes to it, so a second answer changes nothing."""
-    loop = asyncio.get_running_loop()
+    A name may lead into a private network, as the operator has named it, but never to this machine or its link
+    (services and metadata without a password live there): those must be named by address. Clear text stays in
+    private networks.
+    """
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise httpx.ConnectError(f"{host} does not resolve") from error
-    addresses = [str(entry[4][0]) for entry in found]
-    if not private and not all(ipaddress.ip_address(address).is_global for address in addresses):
-        raise NotAllowed(f"{host} has an address that is not public")
+    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
+    for address in addresses:
+        parsed = ipaddress.ip_address(address)
+        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+        inner = parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified or parsed.is_multicast
+        if inner and host not in (address, "localhost"):
+            raise NotAllowed(f"{host} leads to {parsed}: name the address itself to allow it")
+        if scheme == "http" and parsed.is_global:
+            raise NotAllowed("callbacks over the internet must use https")
     return addresses[0]
 
 
@@ -181,12 +175,11 @@ class Webhooks:
         return True
 
     async def _post(self, url: str, form: Mapping[str, str]) -> None:
-        hosts = self._config.policy.callback_hosts
-        allowed(url, hosts)
+        allowed(url, self._config.policy.callback_hosts)
         parts = urlsplit(url)
         assert parts.hostname
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        address = await resolve(parts.hostname, port, bool(_named(parts.hostname, port, hosts)))
+        address = await resolve(parts.hostname, port, parts.scheme)
         target = httpx.URL(url).copy_with(host=address)
         answer = await self._http.post(
             target,
