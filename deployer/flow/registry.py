@@ -70,7 +70,8 @@ def provider(project: Project, *, trust_first: bool) -> Provider:
     options = dict(project.inventory.options)
     if hasattr(module, "FROM_FLOW"):
         machines = [{"name": entry.name, **entry.options} for entry in project.inventory.machines]
-        adopted = str(project.state_dir / "adopted")
+        # Beside the inventory, since it belongs to the project: who connects next wants the same keys.
+        adopted = str(project.root / "inventories" / f"{project.inventory.name}.hosts")
         options |= {"machines": machines, "trust_first": trust_first, "adopted": adopted}
     made: Provider = module.make(options, project.deployment)
     return made

@@ -160,8 +160,7 @@ class Session:
         """PEM certificates that sign our public names, besides those that this computer trusts."""
         from deployer.pki import split_pem
 
-        acme = self.project.inventory.acme
-        return acme.trusted_ca if acme.directories else split_pem(self.secrets["pki/ca"])[1]
+        return self.project.inventory.acme.trusted_ca + split_pem(self.secrets["pki/ca"])[1]
 
     # --- what is wanted ---
 

@@ -52,6 +52,7 @@ def stack(
         for key in settings.keys() & manifest.settings.keys():
             _setting(key, settings[key], manifest, document, mistakes)
         settings = {**manifest.settings, **settings}
+    _sender(file, document, mistakes)
     operators = []
     for index, item in enumerate(file.operators):
         if not item.age and item.ssh_key.split()[0] not in ("ssh-ed25519", "ssh-rsa"):
@@ -79,6 +80,15 @@ def stack(
         upgrade_window=file.upgrade_window,
         timezone=file.timezone,
     )
+
+
+def _sender(file: StackFile, document: Document, mistakes: Mistakes) -> None:
+    host = file.mail.sender.rpartition("@")[2]
+    if host and host != file.domain and not host.endswith(f".{file.domain}"):
+        place: Place = ("mail", "sender")
+        mistakes.add(
+            document.mark(place), place, f'"{host}" is outside {file.domain}, and could not be signed for'
+        )
 
 
 def _sms(file: StackFile, document: Document, mistakes: Mistakes) -> SmsPolicy:
@@ -117,7 +127,7 @@ def inventory(
         options=options,
         catch=catch,
         acme=_acme(file, document, root, mistakes),
-        smarthosts=tuple(_smarthost(n, item, document, mistakes) for n, item in enumerate(file.smarthosts)),
+        smarthosts=tuple(_smarthost(n, file, document, mistakes) for n in range(len(file.smarthosts))),
         carriers=tuple(_carrier(item) for item in file.carriers),
     )
 
@@ -162,7 +172,13 @@ def _trusted_ca(section: AcmeSection, document: Document, root: Path, mistakes: 
     return text
 
 
-def _smarthost(index: int, item: SmarthostSection, document: Document, mistakes: Mistakes) -> Smarthost:
+def _smarthost(index: int, file: InventoryFile, document: Document, mistakes: Mistakes) -> Smarthost:
+    item = file.smarthosts[index]
+    doors = [(other.host, other.port) for other in file.smarthosts]
+    if (item.host, item.port) in doors[:index]:
+        here: Place = ("smarthosts", index, "host")
+        # Postfix knows passwords by host and port.
+        mistakes.add(document.mark(here), here, f'"{item.host}" port {item.port} is there twice')
     if bool(item.user) != bool(item.password):
         absent = "password" if item.user else "user"
         place: Place = ("smarthosts", index, absent)
