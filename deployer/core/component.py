@@ -189,7 +189,7 @@ class Context:
     machines: Mapping[str, Machine]
     roles: Mapping[str, tuple[str, ...]]
     secrets: Mapping[str, str] = field(repr=False)
-    facts: Facts = Facts()
+    facts: Facts = field(default_factory=Facts)
 
     def plays(self, role: str) -> bool:
         return self.machine.name in self.roles.get(role, ())

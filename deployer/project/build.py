@@ -84,7 +84,7 @@ def stack(
 
 def _sender(file: StackFile, document: Document, mistakes: Mistakes) -> None:
     host = file.mail.sender.rpartition("@")[2]
-    if host and host != file.domain and not host.endswith(f".{file.domain}"):
+    if host and host != file.domain:
         place: Place = ("mail", "sender")
         mistakes.add(
             document.mark(place), place, f'"{host}" is outside {file.domain}, and could not be signed for'
