@@ -121,6 +121,8 @@ def twilio(live: Live, names: None, tmp_path_factory: pytest.TempPathFactory) ->
     ca.write_text(live.ca, encoding="utf-8")
     transport = TwilioHttpClient(timeout=20)
     transport.session.verify = str(ca)
+    # The environment may name another bundle, which requests would prefer.
+    transport.session.trust_env = False
     client = Client(sid, token, http_client=transport)
     client.api.base_url = f"https://sms.{live.domain}"
     return client, token
