@@ -39,6 +39,8 @@ BINDS = {0x1: "receiver", 0x2: "transmitter", 0x9: "transceiver"}
 SUBMIT_SM, DELIVER_SM, UNBIND, ENQUIRE_LINK, GENERIC_NACK = 0x4, 0x5, 0x6, 0x15, 0x80000000
 RESPONSE = 0x80000000
 OK, INVALID_COMMAND, SYSTEM_ERROR, BIND_FAILED, SUBMIT_FAILED, THROTTLED = 0x0, 0x3, 0x8, 0xD, 0x45, 0x58
+# Optional parameters (SMPP 3.4, 5.3.2)
+RECEIPTED_MESSAGE_ID, MESSAGE_PAYLOAD, MESSAGE_STATE = 0x001E, 0x0424, 0x0427
 STATUSES = {"throttle": THROTTLED, "reject": SUBMIT_FAILED, "temporary": SYSTEM_ERROR}
 SLOW = 2.0
 
@@ -258,7 +260,7 @@ class Carrier:
         """Keep a part; a whole message is recorded."""
         data = pdu.short_message
         for tlv in pdu.tlvs:
-            if tlv.tag == smpp34.TLV_MESSAGE_PAYLOAD:
+            if tlv.tag == MESSAGE_PAYLOAD:
                 data = tlv.value
         reference, total, number = 0, 1, 1
         if pdu.esm_class & 0x40:
@@ -306,8 +308,8 @@ class Carrier:
             short_message=text.encode(),
             esm_class=0x04,
             tlvs=[
-                smpp34.Tlv(smpp34.TLV_RECEIPTED_MESSAGE_ID, message_id.encode() + b"\0"),
-                smpp34.Tlv(smpp34.TLV_MESSAGE_STATE, bytes([code])),
+                smpp34.Tlv(RECEIPTED_MESSAGE_ID, message_id.encode() + b"\0"),
+                smpp34.Tlv(MESSAGE_STATE, bytes([code])),
             ],
         )
 

@@ -51,11 +51,11 @@ def why_not() -> str:
 class World:
     """One bridge with its services; `folder` holds everything, and is removed at the end."""
 
-    def __init__(self, folder: Path, bridge: str = f"dtest{NUMBER}") -> None:
+    def __init__(self, folder: Path, bridge: str = f"dtest{NUMBER}", prefix: str = PREFIX) -> None:
         self.folder = folder
         self.options: dict[str, object] = {
             "bridge": bridge,
-            "subnet": f"{PREFIX}.0/24",
+            "subnet": f"{prefix}.0/24",
             "state_dir": str(folder / "machines"),
         }
         self.deployment = Deployment("rig", "world")
