@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.operator import CHECKOUT, Operator
-from tests.rig.layer import make as make_layer
-from tests.rig.remote import Remote
 from tests.rig.world import World, why_not
 
 DEPLOY = str(CHECKOUT / "bin" / "deploy")
