@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -80,8 +81,8 @@ async def serve(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, renew)
-    work = asyncio.create_task(service.run())
-    listening = asyncio.gather(*(server.serve() for server in running))
+    work: asyncio.Future[Any] = asyncio.create_task(service.run())
+    listening: asyncio.Future[Any] = asyncio.gather(*(server.serve() for server in running))
     await asyncio.wait({work, listening}, return_when=asyncio.FIRST_COMPLETED)
     failed = work.done()
     stop()

@@ -50,7 +50,7 @@ def destination(number: str, countries: tuple[str, ...] = ()) -> str:
     if not phonenumbers.is_possible_number(parsed):
         raise Refused("invalid", "no number of its country has this length")
     region = phonenumbers.region_code_for_number(parsed) or phonenumbers.region_code_for_country_code(
-        parsed.country_code
+        parsed.country_code or 0
     )
     if region in (None, NO_COUNTRY, "ZZ"):
         raise Refused("costly", "satellite and global service numbers are not sent to")
