@@ -73,6 +73,8 @@ class SshProvider:
     """Machines named by the inventory; see deployer.core.provider for what each method promises."""
 
     name = "ssh"
+    # Lasting: `down` stops our services, and the machines stay the operator's.
+    lasting = True
 
     def __init__(
         self,

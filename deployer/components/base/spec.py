@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deployer.components.base import firewall
-from deployer.components.base.pem import certificates_of, key_of
-from deployer.components.base.ssh_keys import public_key
 from deployer.components.base.steps import FIREWALL_CHECK, PKI, host_name, steps, trust_path
 from deployer.core.component import ComponentSpec, Context, Directory, File, Probe, Secret, Unit
+from deployer.core.keytext import public_ssh, split_pem
 from deployer.core.model import Project
 from deployer.core.resources import service_file
 
@@ -34,9 +33,7 @@ def secrets(project: Project) -> tuple[Secret, ...]:
 
 def spec(ctx: Context, peers: Sequence[ComponentSpec]) -> ComponentSpec:
     """peers: what the other components want on this machine; their ports are opened, their certificates made."""
-    trust = certificates_of(ctx.secret("pki/ca"))
-    issuer = ctx.secret(f"pki/issuer/{ctx.machine.name}")
-    files = (*_system(ctx), *_packages(ctx), *_access(ctx, peers), *_pki(ctx, trust, issuer))
+    files = (*_system(ctx), *_packages(ctx), *_access(ctx, peers), *_pki(ctx))
     return ComponentSpec(
         name="base",
         packages=PACKAGES,
@@ -79,7 +76,7 @@ def host_table(ctx: Context) -> str:
 
 def authorized_keys(ctx: Context) -> str:
     """Who may log in as root: deploy itself and the stack's operators, nobody else."""
-    ours = public_key(ctx.secret("ssh/deploy"), f"deploy@{ctx.project.stack.name}")
+    ours = public_ssh(ctx.secret("ssh/deploy"), f"deploy@{ctx.project.stack.name}")
     operators = sorted({one.ssh_key.strip() for one in ctx.project.stack.operators if one.ssh_key.strip()})
     return "\n".join(["# Managed by deploy: `operators` in stack.yaml.", ours, *operators, ""])
 
@@ -135,14 +132,17 @@ def _access(ctx: Context, peers: Sequence[ComponentSpec]) -> tuple[File, ...]:
     )
 
 
-def _pki(ctx: Context, trust: str, issuer: str) -> tuple[File, ...]:
+def _pki(ctx: Context) -> tuple[File, ...]:
+    # The CA's key stays with the operators.
+    _, trust = split_pem(ctx.secret("pki/ca"))
+    key, issuer = split_pem(ctx.secret(f"pki/issuer/{ctx.machine.name}"))
     units = "/etc/systemd/system"
     program = service_file("base", "certificates.py")
     return (
         File(f"{PKI}/root.crt", content=trust, on_change="none"),
         File(trust_path(ctx), content=trust, on_change="none"),
-        File(f"{PKI}/issuer.crt", content=certificates_of(issuer), on_change="none"),
-        File(f"{PKI}/issuer.key", content=key_of(issuer), mode=0o600, secret=True, on_change="none"),
+        File(f"{PKI}/issuer.crt", content=issuer, on_change="none"),
+        File(f"{PKI}/issuer.key", content=key, mode=0o600, secret=True, on_change="none"),
         File("/usr/local/lib/deploy/deploy-certs", content=program, mode=0o755, on_change="none"),
         File(f"{units}/deploy-certs.service", "base/deploy-certs.service.j2", on_change="none"),
         File(f"{units}/deploy-certs.timer", "base/deploy-certs.timer.j2", on_change="reload"),

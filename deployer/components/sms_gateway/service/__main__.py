@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,15 +85,26 @@ async def serve(config: Config) -> int:
     loop.add_signal_handler(signal.SIGHUP, renew)
     work: asyncio.Future[Any] = asyncio.create_task(service.run())
     listening: asyncio.Future[Any] = asyncio.gather(*(server.serve() for server in running))
+    announced = asyncio.create_task(announce(running))
     await asyncio.wait({work, listening}, return_when=asyncio.FIRST_COMPLETED)
     failed = work.done()
     stop()
+    announced.cancel()
     await listening
     work.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await work
     await service.close()
     return 1 if failed or not all(server.started for server in running) else 0
+
+
+async def announce(running: list[Server]) -> None:
+    """Tell systemd that every listener is up (sd_notify(3))."""
+    while not all(server.started for server in running):
+        await asyncio.sleep(0.02)
+    if path := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", path.replace("@", "\0", 1) if path.startswith("@") else path)
 
 
 def queue(config: Config, action: str) -> None:

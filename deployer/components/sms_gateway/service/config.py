@@ -43,7 +43,7 @@ class Kannel:
 
 @dataclass(frozen=True)
 class Tls:
-    """The listener for other machines of the stack."""
+    """The listener for other machines of the stack. host "" means every address, IPv4 and IPv6."""
 
     host: str
     port: int
