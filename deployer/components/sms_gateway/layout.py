@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+from deployer.core.component import Context
 from deployer.core.model import Carrier, Project
 
 USER = "sms-gateway"
+# The account of the dialects that have no account names of their own, and the smsc-id of the catch.
+API_USER = "app"
+CATCH_NAME = "catch"
 FOLDER = "/etc/deploy/sms_gateway"
 CONFIG = f"{FOLDER}/config.json"
 KANNEL_CONFIG = f"{FOLDER}/kannel.conf"
@@ -61,3 +65,9 @@ def sender(project: Project) -> str:
 def tunnel_port(project: Project, carrier: Carrier) -> int:
     """The loopback port whose other end is this carrier, over TLS."""
     return FIRST_TUNNEL + project.inventory.carriers.index(carrier)
+
+
+def remote_apps(ctx: Context) -> tuple[str, ...]:
+    """Internal addresses of the other machines whose app or proxy may use the gateway."""
+    names = ctx.roles.get("app", ())
+    return tuple(ctx.machines[name].internal for name in names if name != ctx.machine.name)

@@ -7,8 +7,8 @@ from __future__ import annotations
 import ipaddress
 import json
 
-from deployer.components.database import spec as database
 from deployer.components.sms_gateway import layout
+from deployer.components.sms_gateway.settings import settings
 from deployer.core.component import (
     ComponentSpec,
     Context,
@@ -21,13 +21,8 @@ from deployer.core.component import (
     Unit,
     User,
 )
-from deployer.core.errors import InputError
 from deployer.core.model import Carrier, Project
 from deployer.core.resources import service_file
-
-API_USER = "app"
-# Leaves the carriers' messages to us after a change of the machine; smsbox and the service need no other.
-CATCH_NAME = "catch"
 
 
 def secrets(project: Project) -> tuple[Secret, ...]:
@@ -46,7 +41,7 @@ def connection(ctx: Context) -> dict[str, object]:
     url = f"http://127.0.0.1:{layout.PORT}" if here else f"https://{ctx.address_of('sms')}:{layout.TLS_PORT}"
     return {
         "url": url,
-        "user": API_USER,
+        "user": layout.API_USER,
         "password": ctx.secret("sms_gateway/password"),
         "sender": layout.sender(ctx.project),
         "openmarket_url": f"{url}/sms/v4/mt",
@@ -59,7 +54,7 @@ def connection(ctx: Context) -> dict[str, object]:
 def spec(ctx: Context) -> ComponentSpec:
     inventory = ctx.project.inventory
     tunnels = bool(tls_carriers(ctx.project))
-    remote = bool(remote_apps(ctx))
+    remote = bool(layout.remote_apps(ctx))
     warnings: tuple[str, ...] = ()
     if not inventory.catch and not inventory.carriers:
         warnings = (
@@ -80,7 +75,7 @@ def spec(ctx: Context) -> ComponentSpec:
         packages=packages,
         users=(User(layout.USER, layout.STATE),),
         directories=_directories(inventory.catch),
-        files=(*_settings(ctx, remote), *_programs(), *_units_files(ctx, tunnels)),
+        files=(*settings(ctx, remote), *_programs(), *_units_files(ctx, tunnels)),
         units=_units(tunnels),
         ports=(Port(layout.TLS_PORT, sources=("app",), why="the app and the proxy hand in SMS"),)
         if remote
@@ -92,12 +87,6 @@ def spec(ctx: Context) -> ComponentSpec:
         ),
         warnings=warnings,
     )
-
-
-def remote_apps(ctx: Context) -> tuple[str, ...]:
-    """Internal addresses of the other machines whose app or proxy may use the gateway."""
-    names = ctx.roles.get("app", ())
-    return tuple(ctx.machines[name].internal for name in names if name != ctx.machine.name)
 
 
 def tls_carriers(project: Project) -> tuple[Carrier, ...]:
@@ -117,6 +106,14 @@ def _directories(catch: bool) -> tuple[Directory, ...]:
     if not catch:
         return own
     return (*own, Directory(layout.CATCH_HOME), Directory(layout.CATCH, 0o700, layout.USER, layout.USER))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _programs() -> tuple[File, ...]:
@@ -165,7 +162,7 @@ def _units_files(ctx: Context, tunnels: bool) -> tuple[File, ...]:
                 values={"carriers": carriers},
             )
         )
-    if remote_apps(ctx):
+    if layout.remote_apps(ctx):
         leaf = {
             "names": [ctx.fqdn(ctx.machine)],
             "owner": layout.USER,
@@ -200,7 +197,7 @@ case $answer in
   '{{"status":"ok"'*|'{{"status":"degraded"'*) echo accepting ;;
   *) echo "$answer"; exit 1 ;;
 esac"""
-    names = (CATCH_NAME,) if inventory.catch else tuple(item.name for item in inventory.carriers)
+    names = (layout.CATCH_NAME,) if inventory.catch else tuple(item.name for item in inventory.carriers)
     carriers = tuple(
         Probe(
             name=f"sms carrier {name}",
@@ -223,7 +220,7 @@ esac"""
         args={
             "url": f"https://sms.{domain}/health",
             "address": ctx.player("app").address,
-            "user": API_USER,
+            "user": layout.API_USER,
             "password": ctx.secret("sms_gateway/password"),
         },
         unit="sms-gateway.service",

@@ -44,7 +44,7 @@ def groups(text: str) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     for block in text.split("\n\n"):
         pairs = [line.split(" = ", 1) for line in block.splitlines() if " = " in line and line[0] != "#"]
-        found.append({key: value for key, value in pairs})
+        found.append(dict(pairs))
     return found
 
 
@@ -163,7 +163,9 @@ def test_on_a_machine_of_its_own_the_app_alone_comes_in_over_tls() -> None:
 
 
 def test_policy_reaches_the_service() -> None:
-    policy = SmsPolicy(countries=("DE",), per_day=7, callback_hosts=("app.example",), inbound_url="https://x.y/z")
+    policy = SmsPolicy(
+        countries=("DE",), per_day=7, callback_hosts=("app.example",), inbound_url="https://x.y/z"
+    )
     held = config(spec.spec(context(policy=policy, carriers=(FIRST,))))["policy"]
     assert held["countries"] == ["DE"] and held["per_day"] == 7
     assert held["callback_hosts"] == ["app.example"] and held["inbound_url"] == "https://x.y/z"
