@@ -128,7 +128,18 @@ def _access(ctx: Context, peers: Sequence[ComponentSpec]) -> tuple[File, ...]:
         File("/etc/nftables.conf", "base/nftables.conf.j2", rules, mode=0o644, on_change="reload"),
         File(f"{units}/nftables.service.d/deploy.conf", "base/nftables.service.conf.j2", on_change="reload"),
         File("/etc/ssh/sshd_config.d/10-deploy.conf", "base/sshd.conf.j2", exempt, on_change="reload"),
+        File("/etc/deploy/ssh/authorized_keys", content=authorized_keys(ctx), on_change="none"),
+        *(_own_keys(ctx) if ctx.machine.ours else ()),
+    )
+
+
+def _own_keys(ctx: Context) -> tuple[File, ...]:
+    """On a machine that we made: nobody gets in by a key of the first boot once it is revoked, and a rotated host key
+    arrives. A machine of the operator's own keeps what it had."""
+    host = ctx.secret(f"ssh/host/{ctx.machine.name}")
+    return (
         File("/root/.ssh/authorized_keys", content=authorized_keys(ctx), mode=0o600, on_change="none"),
+        File("/etc/ssh/ssh_host_ed25519_key", content=host, mode=0o600, secret=True, on_change="reload"),
     )
 
 

@@ -28,7 +28,7 @@ def size(memory: int, shared: bool) -> Memory:
     part = total // (8 if shared else 4)
     return Memory(
         shared_buffers=_between(part, 128, 16384, step=64),
-        effective_cache_size=_between(part * 3, 256, 65536, step=64),
+        effective_cache_size=_between(part * 3, 256, 65536, step=256),
         maintenance_work_mem=_between(part // 4, 64, 1024, step=16),
         # Every connection may sort several times at once.
         work_mem=_between(part // 64, 4, 64, step=4),
