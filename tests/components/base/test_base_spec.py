@@ -96,6 +96,17 @@ def test_deploy_and_the_operators_may_log_in_and_nobody_else() -> None:
     assert ours.startswith("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5")
 
 
+def test_a_machine_of_the_operator_s_own_keeps_its_keys() -> None:
+    theirs = {file.path for file in spec(context(machine=replace(ONE, ours=False)), []).files}
+    keys = {"/root/.ssh/authorized_keys", "/etc/ssh/ssh_host_ed25519_key"}
+    assert not keys & theirs
+    wanted = spec(context(), [])
+    assert keys <= {file.path for file in wanted.files}
+    # Ours come in by a file of their own, on both.
+    assert "/etc/deploy/ssh/authorized_keys" in theirs
+    assert "/etc/deploy/ssh/authorized_keys" in text(wanted, "/etc/ssh/sshd_config.d/10-deploy.conf")
+
+
 def test_nothing_that_could_cut_off_the_session_restarts() -> None:
     assert {file.on_change for file in spec(context(), []).files} <= {"reload", "none"}
 

@@ -28,7 +28,8 @@ def secrets() -> Mapping[str, str]:
         for machine in (ONE, TWO)
     }
     passwords = {f"database/{name}": f"password-of-{name}" for name in ("notes", "sms_gateway")}
-    return {"pki/ca": root, **issuers, "ssh/deploy": keys.ssh(), **passwords}
+    hosts = {f"ssh/host/{machine.name}": keys.ssh() for machine in (ONE, TWO)}
+    return {"pki/ca": root, **issuers, **hosts, "ssh/deploy": keys.ssh(), **passwords}
 
 
 def context(

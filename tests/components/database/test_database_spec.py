@@ -162,7 +162,7 @@ def test_an_app_may_insist_on_its_locale() -> None:
 @pytest.mark.parametrize(
     ("gib", "shared", "wanted"),
     [
-        (1, True, Memory(128, 384, 64, 4)),
+        (1, True, Memory(128, 512, 64, 4)),
         (4, True, Memory(512, 1536, 128, 8)),
         (4, False, Memory(1024, 3072, 256, 16)),
         (64, False, Memory(16384, 49152, 1024, 64)),
