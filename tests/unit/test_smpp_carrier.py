@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import smpp34
 
-from tests.rig.smpp_carrier import Carrier, concatenation, decode_text, obey
+from tests.rig.smpp_carrier import Carrier, obey
+from tests.rig.smpp_text import concatenation, decode_text
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def carrier(tmp_path: Path) -> Iterator[Carrier]:
 
 
 def client(carrier: Carrier, password: str = "secret") -> smpp34.Client:
-    return smpp34.Client("127.0.0.1", carrier.port, "stack", password, bind_type="TRX", connect_timeout_ms=3000)
+    return smpp34.Client(
+        "127.0.0.1", carrier.port, "stack", password, bind_type="TRX", connect_timeout_ms=3000
+    )
 
 
 def test_a_message_is_recorded_and_reported(carrier: Carrier, tmp_path: Path) -> None:
@@ -50,7 +53,9 @@ def test_parts_are_joined_before_they_are_decoded(carrier: Carrier) -> None:
         # The cut goes through the middle of the surrogate pair.
         for number, part in ((2, data[134:]), (1, data[:134])):
             header = bytes([5, 0, 3, 9, 2, number])
-            await smsc.submit_sm("491701234567", header + part, source_addr="Demo", esm_class=0x40, data_coding=8)
+            await smsc.submit_sm(
+                "491701234567", header + part, source_addr="Demo", esm_class=0x40, data_coding=8
+            )
 
     asyncio.run(scenario())
     received = carrier.wait_message()
