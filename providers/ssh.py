@@ -73,8 +73,6 @@ class SshProvider:
     """Machines named by the inventory; see deployer.core.provider for what each method promises."""
 
     name = "ssh"
-    # Lasting: `down` stops our services, and the machines stay the operator's.
-    lasting = True
 
     def __init__(
         self,
@@ -141,6 +139,7 @@ class SshProvider:
             ssh_user=entry.user,
             host_key_public=key,
             labels=self._deployment.labels(),
+            ours=False,
         )
 
     # --- keys that were found, one line "NAME KIND BASE64" a machine ---

@@ -61,11 +61,13 @@ def status(result: Mapping[str, Any], chosen: Settings) -> None:
 def down(result: Mapping[str, Any], chosen: Settings) -> None:
     if _json(result, chosen):
         return
-    deleted = result.get("deleted") or ()
+    deleted, stopped = result.get("deleted") or (), result.get("stopped") or ()
     for name in deleted:
         output.write(f"deleted {name}")
+    for name in stopped:
+        output.write(f"stopped our services on {name}; the machine and its data stay")
     _notes(result.get("notes"))
-    output.write("Down." if deleted else "Nothing to delete: no machine of this deployment exists.")
+    output.write("Down." if deleted or stopped else "Nothing to do: no machine of this deployment exists.")
     output.write("The secrets bundle and the project's files are kept.")
 
 

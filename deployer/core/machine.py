@@ -67,6 +67,8 @@ class Machine:
     ssh_user: str = "root"
     host_key_public: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    # We made it. False for the operator's own (bare metal): it keeps its keys, and `down` leaves it there.
+    ours: bool = True
 
     @property
     def internal(self) -> str:

@@ -70,10 +70,3 @@ class ReverseDns(Protocol):
     """A provider that can set the name an address answers with."""
 
     def set_reverse_dns(self, machine: Machine, name: str) -> None: ...
-
-
-@runtime_checkable
-class Lasting(Protocol):
-    """A provider whose machines are the operator's own: `down` stops what we run there, and the machine stays."""
-
-    lasting: bool

@@ -10,7 +10,6 @@ from typing import Any
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Facts, Machine
-from deployer.core.provider import Lasting
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
 
@@ -30,24 +29,24 @@ def down(request: Request, sink: Sink) -> dict[str, Any]:
         project = session.project
         with lock(project.state_dir, "down"):
             machines = session.existing()
-            lasting = isinstance(session.provider, Lasting) and session.provider.lasting
-            if machines:
-                _confirm(session, machines, lasting)
-                _stop_services(session, machines) if lasting else _delete(session, machines)
+            ours = {name: machine for name, machine in machines.items() if machine.ours}
+            lasting = {name: machine for name, machine in machines.items() if not machine.ours}
+            if ours:
+                _confirm(session, f"delete {_words(session, ours)} with all their data. Go on?")
+                _delete(session, ours)
+            if lasting:
+                _confirm(session, f"stop our services on {_words(session, lasting)}, which stay. Go on?")
+                _stop_services(session, lasting)
         # A cache of what no longer exists.
         shutil.rmtree(project.state_dir, ignore_errors=True)
-    key = "stopped" if lasting else "deleted"
-    return {"deployment": str(project.deployment), "deleted": [], key: list(machines)}
+    return {"deployment": str(project.deployment), "deleted": list(ours), "stopped": list(lasting)}
 
 
-def _confirm(session: Session, machines: Mapping[str, Machine], lasting: bool) -> None:
-    names = ", ".join(machines)
-    what = f"{len(machines)} machine(s) of {session.project.deployment}"
-    question = (
-        f"stop our services on {what}, which stay with their data: {names}. Go on?"
-        if lasting
-        else f"delete {what} with all their data: {names}. Go on?"
-    )
+def _words(session: Session, machines: Mapping[str, Machine]) -> str:
+    return f"{len(machines)} machine(s) of {session.project.deployment} ({', '.join(machines)})"
+
+
+def _confirm(session: Session, question: str) -> None:
     if not session.request.confirm(question):
         raise InputError(
             "down", "stopped before anything was changed", "run it again and say yes, or use --yes"

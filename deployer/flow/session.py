@@ -138,17 +138,12 @@ class Session:
         return known_hosts.write(self.project.state_dir, pinned)
 
     def _host_keys(self, machine: Machine) -> list[str]:
-        """The key that the machine was made with, and where that is one of ours, the one that it gets or had."""
+        """The key that the machine was made with, and on machines of ours the one that it gets and the one it had."""
         from deployer.pki import public_ssh
 
         names = (f"ssh/host/{machine.name}", f"ssh/host/{machine.name}{PREVIOUS}")
-        ours = [public_ssh(self.secrets[name]) for name in names if name in self.secrets]
-        known = {key.split()[1] for key in ours}
-        return (
-            [*ours, machine.host_key_public]
-            if machine.host_key_public.split()[1] in known
-            else [machine.host_key_public]
-        )
+        given = [public_ssh(self.secrets[name]) for name in names if machine.ours and name in self.secrets]
+        return list(dict.fromkeys([*given, machine.host_key_public]))
 
     def connected(self, future: Future[Any], timeout: float) -> None:
         """Wait for `connect`. Raises UnreachableError saying which machine failed and how."""

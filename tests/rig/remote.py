@@ -14,7 +14,7 @@ class Remote:
     """Connects at the first command, with the host key that is known beforehand; waits for a machine that boots."""
 
     def __init__(self, address: str, key: str, host_key_public: str, *, patience: float = 60) -> None:
-        self.address, self._patience = address, patience
+        self.address, self.key, self._patience = address, key, patience
         self._key = paramiko.Ed25519Key.from_private_key(io.StringIO(key))
         kind, blob = host_key_public.split()[:2]
         self._host = (kind, paramiko.Ed25519Key(data=base64.b64decode(blob)))

@@ -86,8 +86,8 @@ class World:
         for machine in self.provider.list_machines(self.deployment):
             self.provider.delete_machine(machine)
 
-    def bare(self, name: str) -> tuple[Machine, Remote]:
-        """A machine with nothing but Debian, and a connection to it."""
+    def bare(self, name: str, layer: Path | None = None) -> tuple[Machine, Remote]:
+        """A machine with nothing but Debian (or what `layer` has installed), and a connection to it."""
         key, host_key = keys.ssh(), keys.ssh()
         spec = MachineSpec(
             name,
@@ -96,7 +96,10 @@ class World:
             host_key=host_key,
             host_key_public=public_ssh(host_key),
         )
-        machine = self.provider.create_machine(self.deployment, spec)
+        provider = self.provider
+        if layer:
+            provider = local.make({**self.options, "layer": str(layer)}, self.deployment)
+        machine = provider.create_machine(self.deployment, spec)
         return machine, Remote(machine.address, key, public_ssh(host_key))
 
     # --- DNS ---
