@@ -190,5 +190,7 @@ _CLUSTER_CHECK = f"[ -e {FOLDER}/postgresql.conf ] && [ -e /var/lib/postgresql/1
 _PROBE = """
 runuser -u postgres -- psql -XAtq -d postgres -v ON_ERROR_STOP=1 \
   -c "SET log_min_error_statement = panic" \
-  -c "SELECT pg_logical_emit_message(true, 'deploy', 'probe') IS NOT NULL" >/dev/null
+  -c "DO 'BEGIN PERFORM pg_logical_emit_message(true, ''deploy'', ''probe''); END'" \
+  -c "SELECT 'reads and writes; ' || count(*) || ' of ' || current_setting('max_connections') || ' connections'
+      FROM pg_stat_activity WHERE backend_type = 'client backend'"
 """
