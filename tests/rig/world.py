@@ -83,8 +83,12 @@ class World:
         self._start_acme()
 
     def stop(self) -> None:
-        for machine in self.provider.list_machines(self.deployment):
-            self.provider.delete_machine(machine)
+        """Delete every machine on the bridge: ours, and those of deployments whose test broke off."""
+        for path in sorted((self.folder / "machines" / "machines").glob("*.json")):
+            labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+            owner = Deployment(labels["deploy-stack"], labels["deploy-inventory"])
+            for machine in local.make(self.options, owner).list_machines(owner):
+                self.provider.delete_machine(machine)
 
     def bare(self, name: str, layer: Path | None = None) -> tuple[Machine, Remote]:
         """A machine with nothing but Debian (or what `layer` has installed), and a connection to it."""
