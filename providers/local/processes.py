@@ -85,6 +85,8 @@ def start(name: str, folder: Path, settings: Settings, nesting: bool) -> None:
         )
     else:
         group = control_group(name, settings)
+        # A systemd-nspawn that was killed may have left its machine's processes behind, and with them its wire.
+        _remove_group(group)
         with console.open("wb") as output:
             run(
                 "starting the machine",

@@ -87,8 +87,9 @@ class World:
         for path in sorted((self.folder / "machines" / "machines").glob("*.json")):
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
             owner = Deployment(labels["deploy-stack"], labels["deploy-inventory"])
-            for machine in local.make(self.options, owner).list_machines(owner):
-                self.provider.delete_machine(machine)
+            provider = local.make(self.options, owner)
+            for machine in provider.list_machines(owner):
+                provider.delete_machine(machine)
 
     def bare(self, name: str, layer: Path | None = None) -> tuple[Machine, Remote]:
         """A machine with nothing but Debian (or what `layer` has installed), and a connection to it."""
