@@ -58,8 +58,8 @@ def plan(
 
     \b
     Example:
-      deploy plan --provider hetzner
-      deploy plan --provider hetzner --exit-code     3 when changes are pending, 0 when not
+      deploy plan --provider local
+      deploy plan --provider local --exit-code     3 when changes are pending, 0 when not
     """
     chosen = settings()
     with drawing(chosen) as draw:
@@ -81,8 +81,8 @@ def status(provider: str | None, inventory: Path | None) -> int:
 
     \b
     Example:
-      deploy status --provider hetzner
-      deploy status --provider hetzner --json | tail -1
+      deploy status --provider local
+      deploy status --provider local --json | tail -1
     """
     chosen = settings()
     with drawing(chosen) as draw:

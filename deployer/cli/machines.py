@@ -58,9 +58,9 @@ def logs(
 
     \b
     Example:
-      deploy logs --provider hetzner mail_relay --since "10min ago"
-      deploy logs --provider hetzner --machine app-1 --follow
-      deploy logs --provider hetzner postgresql@17-main.service
+      deploy logs --provider local mail_relay --since "10min ago"
+      deploy logs --provider local --machine demo-all-1 --follow
+      deploy logs --provider local postgresql@17-main.service
     """
     chosen = settings()
     with drawing(chosen) as draw:
@@ -88,9 +88,9 @@ def ssh(where: str | None, provider: str | None, inventory: Path | None) -> None
 
     \b
     Example:
-      deploy ssh --provider hetzner
-      deploy ssh --provider hetzner database
-      deploy ssh --provider hetzner app-1 -- systemctl --failed
+      deploy ssh --provider local
+      deploy ssh --provider local database
+      deploy ssh --provider local demo-all-1 -- systemctl --failed
     """
     chosen = settings()
     with drawing(chosen) as draw:
@@ -125,8 +125,8 @@ def execute(
 
     \b
     Example:
-      deploy exec --provider hetzner -- df -h /
-      deploy exec --provider hetzner --role mail -- bash -c 'postqueue -p | tail -1'
+      deploy exec --provider local -- df -h /
+      deploy exec --provider local --role mail -- bash -c 'postqueue -p | tail -1'
     """
     chosen = settings()
     argv = _command()

@@ -43,7 +43,7 @@ def status(result: Mapping[str, Any], chosen: Settings) -> None:
     _machines(result.get("machines"))
     _probes(result.get("probes"))
     _heading("Disks", result.get("disks"))
-    _lines(_records(result.get("disks")))
+    _lines(_records([_disk(disk) for disk in result.get("disks") or ()]))
     _notes(result.get("notes"))
     problems = result.get("problems") or ()
     for problem in problems:
@@ -56,6 +56,20 @@ def status(result: Mapping[str, Any], chosen: Settings) -> None:
                 "Not well: the red probes and problems above say why; deploy logs shows what services wrote."
             )
         )
+
+
+def _disk(disk: Mapping[str, Any]) -> dict[str, str]:
+    """A disk in the units that people think in; --json has bytes."""
+    free, size = (f"{disk[key] / (1 << 30):.1f} GiB" for key in ("available", "size"))
+    used, inodes = f"{disk['percent']} %", f"{disk['inodes_percent']} %"
+    return {
+        "machine": disk["machine"],
+        "mount": disk["mount"],
+        "used": used,
+        "free": free,
+        "of": size,
+        "inodes": inodes,
+    }
 
 
 def down(result: Mapping[str, Any], chosen: Settings) -> None:

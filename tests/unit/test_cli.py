@@ -388,7 +388,16 @@ def test_status(project: Path, run: Callable[..., Run], stub: Stub) -> None:
         "ok": False,
         "probes": probes,
         "machines": [{"name": "a", "address": "192.0.2.1", "roles": ["app", "mail"]}],
-        "disks": [{"machine": "a", "mount": "/", "used_percent": 83}],
+        "disks": [
+            {
+                "machine": "a",
+                "mount": "/",
+                "size": 40 << 30,
+                "available": 7 << 30,
+                "percent": 83,
+                "inodes_percent": 4,
+            }
+        ],
         "problems": ["a: / is 83 % full"],
         "degraded": ["no smarthost"],
     }
@@ -399,6 +408,7 @@ def test_status(project: Path, run: Callable[..., Run], stub: Stub) -> None:
     assert "  red       proxy/https: refused\n" in done.out
     assert "  degraded  a: sms_gateway/bind: off\n" in done.out
     assert "  a     192.0.2.1  app, mail\n" in done.out
+    assert "  a        /      83 %  7.0 GiB  40.0 GiB  4 %\n" in done.out
     assert "problem: a: / is 83 % full\n" in done.out
     assert done.out.splitlines()[-1].startswith("Not well")
 
