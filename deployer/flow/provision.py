@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from deployer.core.errors import DeployError
 from deployer.core.events import Event, Sink
+from deployer.core.keytext import public_ssh
 from deployer.core.machine import Machine, MachineSpec, Size
 from deployer.core.model import MachineEntry, Project
 from deployer.core.plan import Change
 from deployer.core.provider import Preparing, Provider
-from deployer.pki import public_ssh
 from deployer.state.journal import Journal, intention
 
 

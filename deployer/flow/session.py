@@ -139,7 +139,7 @@ class Session:
 
     def _host_keys(self, machine: Machine) -> list[str]:
         """The key that the machine was made with, and on machines of ours the one that it gets and the one it had."""
-        from deployer.pki import public_ssh
+        from deployer.core.keytext import public_ssh
 
         names = (f"ssh/host/{machine.name}", f"ssh/host/{machine.name}{PREVIOUS}")
         given = [public_ssh(self.secrets[name]) for name in names if machine.ours and name in self.secrets]
@@ -153,7 +153,7 @@ class Session:
 
     def trusted_ca(self) -> str:
         """PEM certificates that sign our public names, besides those that this computer trusts."""
-        from deployer.pki import split_pem
+        from deployer.core.keytext import split_pem
 
         return self.project.inventory.acme.trusted_ca + split_pem(self.secrets["pki/ca"])[1]
 

@@ -92,7 +92,7 @@ def _roles(session: Session, machine: str) -> list[str]:
 
 def ca_file(session: Session) -> str:
     """Write the CA's certificate (no secret) where the operator can hand it to a browser; its path."""
-    from deployer.pki import split_pem
+    from deployer.core.keytext import split_pem
     from deployer.state.files import make_private, write_atomically
 
     make_private(session.project.state_dir)

@@ -1,5 +1,1 @@
-"""Keys, passwords and our own certificate authority. Only text.py is read by an unchanged run."""
-
-from deployer.pki.text import public_ssh, split_pem
-
-__all__ = ["public_ssh", "split_pem"]
+"""Keys, passwords and our own certificate authority: what is made once, for the bundle."""

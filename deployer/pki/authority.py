@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from deployer.pki.text import split_pem
+from deployer.core.keytext import split_pem
 
 if TYPE_CHECKING:
     from cryptography import x509

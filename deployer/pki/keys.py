@@ -40,12 +40,3 @@ def ssh() -> str:
 
     key = Ed25519PrivateKey.generate()
     return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode("ascii")
-
-
-def dkim_public(rsa_pem: str) -> str:
-    """The p= of a DKIM record (RFC 6376, 3.6.1): base64 of the public key's SubjectPublicKeyInfo."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
-    public = load_pem_private_key(rsa_pem.encode("ascii"), None).public_key()
-    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.b64encode(der).decode("ascii")

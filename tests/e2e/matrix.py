@@ -127,6 +127,19 @@ class Person:
         return [event["content"] for event in chunk if event["type"] == "m.room.message"]
 
 
+def signs_up_and_talks(someone: Person) -> None:
+    """The whole of it: both proofs, a log-in, a message and a picture, and both read back."""
+    assert someone.sign_up().status == 200
+    someone.log_in()
+    assert someone.proven() == {"email", "msisdn"}
+    room, image = someone.make_room(), picture()
+    uri = someone.upload(image, "image/png")
+    someone.say(room, {"msgtype": "m.text", "body": "hello"})
+    someone.say(room, {"msgtype": "m.image", "body": "a picture", "url": uri})
+    assert [content["body"] for content in someone.read(room)] == ["hello", "a picture"]
+    assert someone.download(uri) == image
+
+
 def picture() -> bytes:
     """A small PNG, different each time (RFC 2083)."""
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.e2e.conftest import Deployed
-from tests.e2e.matrix import Person, number, picture
+from tests.e2e.matrix import Person, number, signs_up_and_talks
 
 
 def person(demo: Deployed) -> Person:
@@ -43,15 +43,7 @@ def test_status_is_well(demo: Deployed) -> None:
 
 def test_a_person_signs_up_and_talks(demo: Deployed) -> None:
     someone = person(demo)
-    assert someone.sign_up().status == 200
-    someone.log_in()
-    assert someone.proven() == {"email", "msisdn"}
-    room, image = someone.make_room(), picture()
-    uri = someone.upload(image, "image/png")
-    someone.say(room, {"msgtype": "m.text", "body": "hello"})
-    someone.say(room, {"msgtype": "m.image", "body": "a picture", "url": uri})
-    assert [content["body"] for content in someone.read(room)] == ["hello", "a picture"]
-    assert someone.download(uri) == image
+    signs_up_and_talks(someone)
 
 
 @pytest.mark.parametrize("missing", ["open_link", "enter_code"])

@@ -16,7 +16,7 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
 from tests.e2e.conftest import Live
-from tests.e2e.matrix import Person, number, picture
+from tests.e2e.matrix import Person, number, signs_up_and_talks
 from tests.rig.mail_receiver import Received
 from tests.rig.world import GATEWAY, World
 
@@ -65,15 +65,7 @@ def person(live: Live) -> Person:
 
 def test_a_person_signs_up_and_talks(live: Live) -> None:
     someone = person(live)
-    assert someone.sign_up().status == 200
-    someone.log_in()
-    assert someone.proven() == {"email", "msisdn"}
-    room, image = someone.make_room(), picture()
-    uri = someone.upload(image, "image/png")
-    someone.say(room, {"msgtype": "m.text", "body": "hello"})
-    someone.say(room, {"msgtype": "m.image", "body": "a picture", "url": uri})
-    assert [content["body"] for content in someone.read(room)] == ["hello", "a picture"]
-    assert someone.download(uri) == image
+    signs_up_and_talks(someone)
     verdict = mail_to(live, someone.mail).verdict
     assert (verdict.spf, verdict.dkim, verdict.dmarc) == ("pass", "pass", "pass"), verdict
 

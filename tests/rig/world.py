@@ -24,8 +24,9 @@ import dns.rcode
 import dns.update
 import pytest
 
+from deployer.core.keytext import public_ssh
 from deployer.core.machine import Deployment, Machine, MachineSpec
-from deployer.pki import keys, public_ssh
+from deployer.pki import keys
 from providers import local
 from tests.rig.remote import Remote
 

@@ -10,11 +10,11 @@ import pytest
 
 from deployer.core.component import Secret
 from deployer.core.errors import InputError
+from deployer.core.keytext import public_ssh, split_pem
 from deployer.flow import registry
 from deployer.flow import secrets as verbs
 from deployer.flow.init import init
 from deployer.flow.request import Request
-from deployer.pki import public_ssh, split_pem
 from deployer.project import load, load_stack
 
 WANTED = [
