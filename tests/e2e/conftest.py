@@ -9,17 +9,20 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dns.resolver
 import pytest
 
 from tests.e2e.doors import Doors
 from tests.e2e.operator import Operator
-from tests.rig import layer
+from tests.rig import argv, layer
 from tests.rig.mail_receiver import MailReceiver
 from tests.rig.smpp_carrier import Carrier
 from tests.rig.world import CARRIER_A, CARRIER_B, GATEWAY, MAIL, ZONES, World, world
+
+if TYPE_CHECKING:
+    from tests.e2e.scratch import Scratch
 
 
 @pytest.fixture(scope="session")
@@ -154,6 +157,27 @@ def up_with_names(operator: Operator, rig: World, front: str) -> dict[str, objec
     # IPv6 of the rig ends at its bridge, where the receiving server does not listen.
     rig.set_records([record for record in records if record["type"] != "AAAA"])
     return summary
+
+
+@pytest.fixture(scope="session")
+def scratch(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
+    """One machine to break and to mend; each test leaves it green. Its first `up` was watched."""
+    from tests.e2e.scratch import Scratch
+
+    folder = tmp_path_factory.mktemp("scratch")
+    operator = layered(rig, package_layer, folder, "scratch")
+    with argv.Recorder(folder / "argv") as recorder:
+        first = operator.good("up", "--yes", options=("--json", "-v", "--debug"))
+    machines = rig.folder / "machines" / "machines"
+    yield Scratch(operator, "scratch.social.test", first.result, first, recorder, machines)
+    operator.good("down", "--yes")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def layered(rig: World, layer: Path, folder: Path, name: str) -> Operator:
+    """A project with everything on one machine, which starts from the packages that are there."""
+    text = "provider: local\nmachines:\n- roles: [all]\n" + local_section(rig, layer)
+    return project(folder / "project", f"{name}.social.test", "local", text, folder / "home", name)
 
 
 @pytest.fixture
