@@ -69,14 +69,6 @@ def issuer(authority: str, machine: str, domain: str) -> str:
     return _pem(key) + _signed(builder, parent_key)
 
 
-def expires(certificate: str) -> datetime:
-    """When the (first) certificate of a PEM text ends, in UTC."""
-    from cryptography import x509
-
-    text = split_pem(certificate)[1] or certificate
-    return x509.load_pem_x509_certificate(text.encode("ascii")).not_valid_after_utc
-
-
 def _new_key() -> EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives.asymmetric import ec
 
