@@ -110,8 +110,12 @@ def test_an_issuer_names_its_stack_only_for_cryptography(
 def test_an_issuer_names_its_stack_only_for_openssl(
     root: str, issuer: str, name: str, good: bool, tmp_path: Path
 ) -> None:
-    for file, text in (("root", root), ("issuer", issuer), ("leaf", leaf(issuer, name))):
-        (tmp_path / file).write_text(split_pem(text)[1])
+    for file, text in (
+        ("root", split_pem(root)[1]),
+        ("issuer", split_pem(issuer)[1]),
+        ("leaf", leaf(issuer, name)),
+    ):
+        (tmp_path / file).write_text(text)
     command = ["openssl", "verify", "-x509_strict", "-CAfile", "root", "-untrusted", "issuer", "leaf"]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert (done.returncode == 0) is good, done.stdout + done.stderr
@@ -131,8 +135,10 @@ def test_an_issuer_makes_no_further_issuer(root: str, issuer: str, tmp_path: Pat
 
 def test_times(root: str, issuer: str) -> None:
     now = datetime.now(UTC)
-    assert timedelta(days=20 * 365 - 1) < parsed(root).not_valid_after_utc - now < timedelta(days=20 * 365 + 1)
-    assert timedelta(days=10 * 365 - 1) < parsed(split_pem(issuer).not_valid_after_utc[1]) - now < timedelta(days=3651)
+    assert (
+        timedelta(days=20 * 365 - 1) < parsed(root).not_valid_after_utc - now < timedelta(days=20 * 365 + 1)
+    )
+    assert timedelta(days=10 * 365 - 1) < parsed(issuer).not_valid_after_utc - now < timedelta(days=3651)
     assert parsed(root).not_valid_before_utc < now - timedelta(hours=23)
 
 
