@@ -258,7 +258,7 @@ def plain_script(packages: list[str]) -> str:
     for name, lock in locks.items():
         lines.append(f"cat > {name}.lock <<'LOCK'\n{lock.read_text(encoding='utf-8')}LOCK")
     lines += [
-        "python3 /usr/share/python-wheels/pip-*.whl/pip install -q --no-deps --target uv --require-hashes -r uv.lock",
+        'python3 "$(ls /usr/share/python-wheels/pip-*.whl)/pip" install -q --no-deps --target uv -r uv.lock',
         "for one in synapse sydent; do uv/bin/uv venv -q $one; uv/bin/uv pip sync -q --require-hashes"
         " --python $one/bin/python $one.lock; done",
     ]

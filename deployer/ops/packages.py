@@ -22,7 +22,8 @@ def installed(names: Sequence[str]) -> Generator[StringCommand, None, None]:
     """
     wanted = " ".join(shlex.quote(name) for name in names)
     yield script(f"""
-export DEBIAN_FRONTEND=noninteractive DEPLOY_INSTALLING=1 LC_ALL=C.UTF-8
+# needrestart would look for services to restart after each package; the phases after this one restart ours.
+export DEBIAN_FRONTEND=noninteractive DEPLOY_INSTALLING=1 NEEDRESTART_SUSPEND=1 LC_ALL=C.UTF-8
 get() {{ apt-get -q -y -o DPkg::Lock::Timeout={LOCK} -o Dpkg::Use-Pty=0 "$@"; }}
 update() {{ get -o APT::Update::Error-Mode=any update; }}
 install() {{ get --no-install-recommends -o Dpkg::Options::=--force-confold install {wanted}; }}
