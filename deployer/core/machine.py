@@ -34,12 +34,29 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """A port that the vendor's own firewall shall let in, as a second wall before the machine's.
+
+    sources: address ranges (CIDR); () means the whole world.
+    """
+
+    number: int
+    protocol: str = "tcp"
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class MachineSpec:
     """A machine that shall exist."""
 
     name: str
     roles: tuple[str, ...]
     size: Size = Size()
+    # The vendor's machine type, chosen by flow from `offers` or named by the inventory; "" where there are none.
+    type: str = ""
+    # GiB of a data volume apart from the system disk, mounted at /srv/data by the first boot; 0 for none.
+    volume: int = 0
+    openings: tuple[Opening, ...] = ()
     # Public keys (authorized_keys lines) that may log in as root.
     ssh_keys: tuple[str, ...] = ()
     # OpenSSH private key that becomes the machine's ed25519 host key; "" where the machine has its own.
@@ -67,6 +84,13 @@ class Machine:
     ssh_user: str = "root"
     host_key_public: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    # The vendor's machine type, when it was made (ISO 8601, UTC), and what it costs a month with its volume.
+    type: str = ""
+    created: str = ""
+    price: float = 0.0
+    currency: str = ""
+    # A data volume is mounted at /srv/data.
+    volume: bool = False
     # We made it. False for the operator's own (bare metal): it keeps its keys, and `down` leaves it there.
     ours: bool = True
 

@@ -70,3 +70,40 @@ class ReverseDns(Protocol):
     """A provider that can set the name an address answers with."""
 
     def set_reverse_dns(self, machine: Machine, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Anything at a vendor that carries our label and may cost money: machine, volume, address, firewall, network, key.
+
+    id: the vendor's; created: ISO 8601, UTC; price: a month, 0 when it is free; data: it holds data, and
+    is deleted only when the operator names it.
+    """
+
+    kind: str
+    id: str
+    name: str
+    deployment: Deployment
+    created: str = ""
+    price: float = 0.0
+    currency: str = ""
+    data: bool = False
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A provider that can list everything of ours in the account, of whatever deployment (`deploy orphans`)."""
+
+    def resources(self) -> Sequence[Resource]:
+        """All resources with our label, in the order in which they can be deleted."""
+
+    def delete_resource(self, resource: Resource) -> None:
+        """Delete one of them. A missing one is no error; one without our label is refused."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A provider whose machines may have data volumes, which outlive their machine until they are deleted by name."""
+
+    def delete_data(self, deployment: Deployment) -> Sequence[str]:
+        """Delete the deployment's volumes that belong to no machine; their names."""
