@@ -23,6 +23,7 @@ class File:
 
     early:  written before the packages are installed (apt settings, createcluster.conf)
     secret: masked in plans and events; the mode must keep others out
+    keep:   stays where it is when it is no longer wanted: without it nobody gets in
     """
 
     path: str
@@ -34,6 +35,7 @@ class File:
     group: str = "root"
     secret: bool = False
     early: bool = False
+    keep: bool = False
     on_change: OnChange = "restart"
 
 

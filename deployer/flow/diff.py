@@ -25,7 +25,8 @@ def restart_needed(wanted: Wanted, spec: ComponentSpec, found: Found) -> str:
 
 
 def managed(wanted: Wanted) -> dict[str, str]:
-    return {path: item.component for path, item in sorted(wanted.files.items())}
+    """Path -> component of the files that are removed when they are no longer wanted."""
+    return {path: item.component for path, item in sorted(wanted.files.items()) if not item.file.keep}
 
 
 def diff(wanted: Wanted, found: Found) -> list[Change]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployer.core.component import ComponentSpec, Directory, File, Probe, Step, Unit, User
 from deployer.flow.apply import phases
-from deployer.flow.diff import diff, restart_needed, step_digest
+from deployer.flow.diff import diff, managed, restart_needed, step_digest
 from deployer.flow.observe import Found, nothing, request_for
 from deployer.flow.wanted import Wanted, build
 
@@ -124,6 +124,14 @@ def test_a_file_that_we_wrote_and_no_longer_want_is_removed() -> None:
     assert [(change.name, change.action) for change in changes] == [("/etc/cachy/gone", "remove")]
     (phase,) = [phase for phase in phases({"m1": (wish, found, changes)}, ORDER) if phase["name"] == "files"]
     assert phase["hosts"]["m1"][0]["args"]["remove"] == ["/etc/cachy/gone"]
+
+
+def test_a_file_that_is_kept_is_not_remembered_as_one_to_remove() -> None:
+    """A host key: another inventory that does not manage it must not take it away."""
+    spec = ComponentSpec(
+        name="base", files=(File("/etc/key", content="k", keep=True), File("/etc/x", content="x"))
+    )
+    assert managed(wanted(spec)) == {"/etc/x": "base"}
 
 
 def test_restart_follows_from_the_digest_on_the_machine_not_from_this_run() -> None:

@@ -31,9 +31,10 @@ def release(
         f"test -d {folder} && exit 0",
         f"rm -rf {home}/releases/*.tmp",
         f"install -d -o {BUILD_USER} -g {BUILD_USER} {folder}.tmp",
-        # A cache that came from elsewhere (a mounted folder) belongs to a number that means nobody here.
-        f'test -z "$(find {CACHE} -maxdepth 1 ! -user {BUILD_USER} -print -quit)" || chown -R {BUILD_USER}: {CACHE}',
-        f"runuser -u {BUILD_USER} -- env -i PATH=/usr/bin:/bin HOME={CACHE} UV_CACHE_DIR={CACHE}"
+        # Several machines of one computer may share the folder, where their users have different numbers.
+        f"cache={CACHE}/$(id -u {BUILD_USER})",
+        f'install -d -m 0700 -o {BUILD_USER} -g {BUILD_USER} "$cache"',
+        f'runuser -u {BUILD_USER} -- env -i PATH=/usr/bin:/bin HOME="$cache" UV_CACHE_DIR="$cache"'
         " UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 bash -euo pipefail <<'BUILD'",
         f"cd {folder}.tmp",
     ]
@@ -51,7 +52,7 @@ def release(
         # Its files are on the disk before its name says so.
         f"sync -f {folder}.tmp",
         f"mv -T {folder}.tmp {folder}",
-        f"if [ $(du -sm {CACHE} | cut -f1) -gt {_CACHE_BOUND} ]; then rm -rf {CACHE}/*; fi",
+        f'if [ $(du -sm "$cache" | cut -f1) -gt {_CACHE_BOUND} ]; then rm -rf "$cache"/*; fi',
     ]
     yield script("\n".join(lines))
 

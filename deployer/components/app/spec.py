@@ -96,7 +96,7 @@ def _directories(layout: Layout) -> Iterator[Directory]:
     yield Directory(f"{layout.home}/releases")
     yield Directory("/var/lib/deploy/app", mode=0o700)
     yield Directory(layout.state, mode=0o700)
-    yield Directory(CACHE, owner=BUILD_USER, group=BUILD_USER)
+    yield Directory(CACHE)
     for folder in sorted({_folder(entry.kind, entry.path) for entry in layout.app.data} - {"."}):
         yield Directory(f"{layout.data}/{folder}", mode=0o750, owner=layout.user, group=layout.user)
 

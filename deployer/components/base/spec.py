@@ -135,11 +135,24 @@ def _access(ctx: Context, peers: Sequence[ComponentSpec]) -> tuple[File, ...]:
 
 def _own_keys(ctx: Context) -> tuple[File, ...]:
     """On a machine that we made: nobody gets in by a key of the first boot once it is revoked, and a rotated host key
-    arrives. A machine of the operator's own keeps what it had."""
+    arrives. A machine of the operator's own keeps what it had, also one that is only named by its address now."""
     host = ctx.secret(f"ssh/host/{ctx.machine.name}")
     return (
-        File("/root/.ssh/authorized_keys", content=authorized_keys(ctx), mode=0o600, on_change="none"),
-        File("/etc/ssh/ssh_host_ed25519_key", content=host, mode=0o600, secret=True, on_change="reload"),
+        File(
+            "/root/.ssh/authorized_keys",
+            content=authorized_keys(ctx),
+            mode=0o600,
+            keep=True,
+            on_change="none",
+        ),
+        File(
+            "/etc/ssh/ssh_host_ed25519_key",
+            content=host,
+            mode=0o600,
+            secret=True,
+            keep=True,
+            on_change="reload",
+        ),
     )
 
 
