@@ -54,7 +54,7 @@ class Hosts:
     # --- connect ---
 
     def connect(self, request: dict[str, Any]) -> dict[str, Any]:
-        """machines: [{name, address, port, user}], known_hosts: path, keys: OpenSSH private keys, tried in
+        """machines: [{name, address, port, user}], known_hosts: paths, and keys: OpenSSH private keys, each tried in
         turn, key_files: list of paths, agent: bool, timeout: seconds in all. Returns {name: {} or {why, kind}}."""
         entries = []
         for machine in request["machines"]:
@@ -62,7 +62,7 @@ class Hosts:
                 "ssh_hostname": machine["address"],
                 "ssh_port": machine["port"],
                 "ssh_user": machine["user"],
-                "ssh_known_hosts_file": request["known_hosts"],
+                "ssh_known_hosts_file": request["known_hosts"][0],
                 "ssh_strict_host_key_checking": "yes",
                 # Nothing of the user's own ssh_config: the same everywhere.
                 "ssh_config_file": "/dev/null",
@@ -91,11 +91,12 @@ class Hosts:
     def _connect_one(self, host: Host, deadline: float, request: dict[str, Any]) -> dict[str, str]:
         """Try until the deadline: a machine that was just made needs a moment until sshd listens."""
         assert self.state is not None
-        ways = self._credentials(request)
+        ways, known = self._credentials(request), list(request["known_hosts"])
         connector = host.connector
         assert isinstance(connector, SSHConnector)
         while True:
             connector.data["ssh_paramiko_connect_kwargs"] = ways[0]
+            connector.data["ssh_known_hosts_file"] = known[0]
             try:
                 host.connect(show_errors=False, raise_exceptions=True)
             except ConnectError as error:
@@ -103,6 +104,9 @@ class Hosts:
                 kind = _kind(text)
                 if kind == "auth" and len(ways) > 1:
                     ways = ways[1:]
+                    continue
+                if kind == "hostkey" and len(known) > 1:
+                    known = known[1:]
                     continue
                 if kind in ("hostkey", "auth") or time.monotonic() > deadline:
                     return {"why": _plain(text), "kind": kind}

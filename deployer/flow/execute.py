@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from deployer.core.errors import InputError
@@ -51,11 +50,11 @@ def ssh_command(request: Request, sink: Sink, target: str | None) -> list[str]:
     """The argv of an ssh(1) that uses the deployment's key and pinned host key and nothing of the user's own files."""
     with Session.open(request, sink, make_secrets=False, vendors=False) as session:
         machine = single(session.running(), target, provision.roles(session.project))
-        return _ssh(session, machine)
+        return _ssh(session, machine, [machine])
 
 
-def _ssh(session: Session, machine: Machine) -> list[str]:
-    from deployer.state import known_hosts
+def _ssh(session: Session, machine: Machine, known: Sequence[Machine]) -> list[str]:
+    """known: all machines whose commands run side by side, since they share the file of host keys."""
     from deployer.state.files import make_private, write_atomically
 
     folder = session.project.state_dir
@@ -63,9 +62,9 @@ def _ssh(session: Session, machine: Machine) -> list[str]:
     key = folder / "deploy_key"
     if not key.exists() or key.read_text(encoding="utf-8") != session.secrets["ssh/deploy"]:
         write_atomically(key, session.secrets["ssh/deploy"])
-    hosts: Path = known_hosts.write(folder, [(machine.address, machine.ssh_port, machine.host_key_public)])
     options = {
-        "UserKnownHostsFile": str(hosts),
+        # In quotes, since a blank would begin another file.
+        "UserKnownHostsFile": f'"{session.known_hosts({one.name: one for one in known})}"',
         "StrictHostKeyChecking": "yes",
         "IdentitiesOnly": "yes" if session.project.inventory.provider != "ssh" else "no",
         "ConnectTimeout": "15",
@@ -94,7 +93,7 @@ def logs(
         roles = provision.roles(session.project)
         chosen = [single(machines, machine, roles)] if machine else _where(session, machines, what)
         units = {one.name: _units(session, one, machines, what) for one in chosen}
-        argvs = {one.name: _ssh(session, one) for one in chosen}
+        argvs = {one.name: _ssh(session, one, chosen) for one in chosen}
     for one in chosen:
         command = ["journalctl", "--no-pager", "-o", "short-iso", "-n", str(lines)]
         command += [part for unit in units[one.name] for part in ("-u", unit)]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from deployer.pki.generator import Generator
     from deployer.project.bundle import Bundle
 
-# Behind the name of an SSH key: the one before it, which opens or identifies machines that have it still.
-PREVIOUS = "@previous"
+# Behind the name of an SSH key: those before it, which open or identify machines that were not reached since.
+PREVIOUS = ("@previous", "@previous2", "@previous3")
 _BRING = "run deploy up to bring it to the machines"
 # What rotating a kind of secret means for what runs.
 _CONSEQUENCES = {
@@ -31,8 +31,8 @@ _CONSEQUENCES = {
 }
 _NAMED_CONSEQUENCES = {
     "ssh/host/": (
-        "a machine takes its host key at its first boot: one that exists keeps the old key, known here as "
-        "NAME@previous, until it is made anew",
+        "the machine shows the old key, kept as NAME@previous, until `deploy up` has been there; one of your own "
+        "(bare metal) keeps its key",
         "other SSH clients that know the machine will then warn once",
     ),
     "ssh/deploy": (
@@ -115,8 +115,7 @@ def rotate(request: Request, name: str) -> dict[str, object]:
     generator = _generator(load_stack(request.root))
     secret = Secret(name, entry.kind)
     if entry.kind == "ssh":
-        # Machines know the old key until the next `up` has been there.
-        bundle.put(Secret(name + PREVIOUS, "ssh"), entry.value)
+        _keep_former(bundle, name)
     bundle.put(secret, generator.make(secret, bundle.values), generator.purpose(secret))
     if entry.kind == "ca":
         for other, found in list(bundle.entries.items()):
@@ -124,6 +123,18 @@ def rotate(request: Request, name: str) -> dict[str, object]:
                 issuer = Secret(other, "issuer")
                 bundle.put(issuer, generator.make(issuer, bundle.values), generator.purpose(issuer))
     return {"name": name, "notes": [*bundle.save(), *_consequences(name, entry.kind), _BRING]}
+
+
+def former(secrets: Mapping[str, str], name: str) -> list[str]:
+    """The values of an SSH key that machines may know: the present one, then those before it."""
+    return [secrets[key] for key in (name, *(name + suffix for suffix in PREVIOUS)) if key in secrets]
+
+
+def _keep_former(bundle: Bundle, name: str) -> None:
+    """Machines know the old key until `up` has been there, and it may be rotated again before."""
+    newest_first = former(bundle.values, name)
+    for suffix, value in zip(PREVIOUS, newest_first, strict=False):
+        bundle.put(Secret(name + suffix, "ssh"), value)
 
 
 def read_secret(request: Request, name: str) -> str:

@@ -18,10 +18,9 @@ from deployer.flow import provision, registry
 from deployer.flow.client import Engine
 from deployer.flow.masking import Mask
 from deployer.flow.request import Request
+from deployer.flow.secrets import former, open_bundle
 from deployer.flow.wanted import Wanted, build
 
-# What `secrets rotate` appends to the name of a value that machines may still know.
-PREVIOUS = "@previous"
 # Seconds for SSH to answer: on a machine that should be up, and on one that was just made.
 SSH = 20
 SSH_NEW = 120
@@ -49,7 +48,6 @@ class Session:
         vendors: False for verbs that need no vendor's password, so that an unset variable does not stop them.
         Raises InputError.
         """
-        from deployer.flow.secrets import open_bundle
         from deployer.project import load
 
         mask = Mask()
@@ -113,11 +111,9 @@ class Session:
                 {"name": m.name, "address": m.address, "port": m.ssh_port, "user": m.ssh_user}
                 for m in machines.values()
             ],
-            known_hosts=str(self._known_hosts(machines)),
+            known_hosts=[str(path) for path in self._known_hosts_in_turn(machines)],
             # After a rotation machines know the former key until they were brought up to date.
-            keys=[
-                self.secrets[name] for name in ("ssh/deploy", f"ssh/deploy{PREVIOUS}") if name in self.secrets
-            ],
+            keys=former(self.secrets, "ssh/deploy"),
             # On a machine that somebody else installed, the operator's own key opens the door the first time.
             agent=self.project.inventory.provider == "ssh",
             key_files=self._own_keys(),
@@ -131,18 +127,33 @@ class Session:
         paths = [Path(str(named)).expanduser()] if named else sorted(Path.home().glob(".ssh/id_*"))
         return [str(path) for path in paths if path.is_file() and path.suffix != ".pub"]
 
-    def _known_hosts(self, machines: Mapping[str, Machine]) -> Path:
+    def known_hosts(self, machines: Mapping[str, Machine]) -> Path:
+        """A file with every host key that the machines may show, for ssh(1)."""
         from deployer.state import known_hosts
 
         pinned = [(m.address, m.ssh_port, key) for m in machines.values() for key in self._host_keys(m)]
         return known_hosts.write(self.project.state_dir, pinned)
 
+    def _known_hosts_in_turn(self, machines: Mapping[str, Machine]) -> list[Path]:
+        """The same for paramiko, which compares with one key of a kind only: a file for each rank of key."""
+        from deployer.state import known_hosts
+
+        keys = [(m.address, m.ssh_port, self._host_keys(m)) for m in machines.values()]
+        return [
+            known_hosts.write(
+                self.project.state_dir,
+                [(address, port, own[min(rank, len(own) - 1)]) for address, port, own in keys],
+                f"known_hosts.{rank + 1}",
+            )
+            for rank in range(max(len(own) for _, _, own in keys))
+        ]
+
     def _host_keys(self, machine: Machine) -> list[str]:
         """The key that the machine was made with, and on machines of ours the one that it gets and the one it had."""
         from deployer.core.keytext import public_ssh
 
-        names = (f"ssh/host/{machine.name}", f"ssh/host/{machine.name}{PREVIOUS}")
-        given = [public_ssh(self.secrets[name]) for name in names if machine.ours and name in self.secrets]
+        keys = former(self.secrets, f"ssh/host/{machine.name}") if machine.ours else []
+        given = [public_ssh(key) for key in keys]
         return list(dict.fromkeys([*given, machine.host_key_public]))
 
     def connected(self, future: Future[Any], timeout: float) -> None:

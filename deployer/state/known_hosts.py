@@ -22,10 +22,10 @@ def line(address: str, port: int, public_key: str) -> str:
     return f"{host} {fields[0]} {fields[1]}"
 
 
-def write(state_dir: Path, hosts: Iterable[tuple[str, int, str]]) -> Path:
-    """Write `state_dir`/known_hosts from (address, port, public key); give its path."""
+def write(state_dir: Path, hosts: Iterable[tuple[str, int, str]], name: str = "known_hosts") -> Path:
+    """Write `state_dir`/NAME from (address, port, public key); give its path."""
     make_private(state_dir)
-    path = state_dir / "known_hosts"
+    path = state_dir / name
     text = "".join(entry + "\n" for entry in sorted({line(*host) for host in hosts}))
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text)

@@ -188,7 +188,7 @@ def test_rotating_an_ssh_key_keeps_the_one_that_machines_know(request_: Request,
     before = values(request_)
     answer = verbs.rotate(request_, name)
     after = values(request_)
-    assert after[name + verbs.PREVIOUS] == before[name]
+    assert after[name + verbs.PREVIOUS[0]] == before[name]
     assert public_ssh(after[name]) != public_ssh(before[name])
     assert "@previous" in str(answer["notes"])
 
