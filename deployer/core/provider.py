@@ -107,3 +107,14 @@ class Keeping(Protocol):
 
     def delete_data(self, deployment: Deployment) -> Sequence[str]:
         """Delete the deployment's volumes that belong to no machine; their names."""
+
+
+@runtime_checkable
+class Mending(Protocol):
+    """A provider that sees what somebody changed at the vendor by hand (rules, labels), and can put it back."""
+
+    def drift(self, machine: Machine, spec: MachineSpec) -> Sequence[str]:
+        """What differs from what create_machine would make, in words; empty when nothing does. Changes nothing."""
+
+    def mend(self, machine: Machine, spec: MachineSpec) -> None:
+        """Put it back. Never deletes the machine or what holds data."""

@@ -53,7 +53,8 @@ def secrets(project: Project) -> list[Secret]:
 def provider_names() -> list[str]:
     import providers
 
-    return sorted(module.name for module in pkgutil.iter_modules(providers.__path__))
+    found = {module.name for module in pkgutil.iter_modules(providers.__path__)}
+    return sorted(found - set(providers.SHARED))
 
 
 def provider_module(name: str) -> ModuleType:
