@@ -8,11 +8,13 @@ from pyinfra.api import StringCommand
 
 
 def script(text: str, *, user: str = "root", folder: str = "/") -> StringCommand:
-    """Run `text` with bash, stopping at the first error.
+    """Run `text` with bash, stopping at the first error, or not at all where it did not arrive whole.
 
     Secrets may stand in `text`; inside it hand them on by standard input or files, never as arguments.
     """
     login = "" if user == "root" else f"runuser -u {shlex.quote(user)} -- "
     command = StringCommand(f"cd {shlex.quote(folder)} && {login}bash -s")
-    command.connector_arguments["_stdin"] = "set -euo pipefail\n" + text + "\n"
+    # Bash runs what it has read; between braces it first reads to the end. A connection that breaks halfway must not
+    # leave it with half a line, and a command that reads its standard input must not swallow the next ones.
+    command.connector_arguments["_stdin"] = "{ set -euo pipefail\n" + text + "\nexit\n}\n"
     return command

@@ -58,7 +58,8 @@ mv -fT /etc/localtime.deploy-new /etc/localtime
 @operation()
 def trust_store(digest: str) -> Generator[StringCommand, None, None]:
     """Read /usr/local/share/ca-certificates again. digest: of our certificate there."""
-    yield script("update-ca-certificates")
+    # Its words wait: it would die of a broken connection at the next one, and leave its temporary files.
+    yield script('words=$(update-ca-certificates 2>&1) || { printf "%s\\n" "$words" >&2; exit 1; }')
 
 
 @operation()
