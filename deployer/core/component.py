@@ -91,7 +91,9 @@ class Step:
     check:     bash script; exit 0 means already done. Runs (through standard input) in the observe script.
     operation: name of a pyinfra operation in the component's operations.py
     args:      its arguments; a step whose arguments changed runs again. May hold secrets.
-    stage:     "configure" runs after all files are written and before any unit starts;
+    stage:     "build" runs beside the installation of all packages, after the packages in `needs`, the early files and
+               the users without supplementary groups are there: for what takes long and needs little;
+               "configure" runs after all files are written and before any unit starts;
                "activate" runs after the component's units were started.
     timeout:   seconds the operation may take
     """
@@ -100,8 +102,9 @@ class Step:
     operation: str
     check: str = "true"
     args: Mapping[str, object] = field(default_factory=dict, repr=False)
-    stage: Literal["configure", "activate"] = "activate"
+    stage: Literal["build", "configure", "activate"] = "activate"
     timeout: int = 600
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

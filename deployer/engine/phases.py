@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import gevent
+from paramiko import SSHException
 from pyinfra.api import BaseStateCallback, State, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
@@ -45,7 +46,10 @@ class Phases:
     def _phase(self, phase: dict[str, Any]) -> dict[str, Any] | None:
         started = time.monotonic()
         self._event(
-            kind="stage", text=phase["name"], status="start", data={"machines": sorted(phase["hosts"])}
+            kind="stage",
+            text=phase["name"],
+            status="start",
+            data={"machines": sorted({*phase["hosts"], *phase.get("beside", {})})},
         )
         failure = self._operations(phase) or self._settle(phase)
         self._event(
@@ -75,25 +79,63 @@ class Phases:
                 meta = add_op(state, function, host=host, name=entry["name"], _timeout=entry["timeout"])[host]
                 narrator.names[host.name, meta._hash] = entry["name"]
                 added.append((host, entry, meta))
+        beside = [
+            gevent.spawn(self._beside, self._hosts.host(name), entry, phase)
+            for name, operations in phase.get("beside", {}).items()
+            for entry in operations
+        ]
         try:
             # no_wait: each machine goes through the phase at its own pace; the phase itself is the barrier.
             broken = _quietly(lambda: run_ops(state, no_wait=True))
         finally:
             _reset(state)
+            gevent.joinall(beside)
         for host, entry, meta in added:
             if meta.is_complete() and meta.did_succeed():
                 continue
             output = meta._combined_output
             why = "the command failed" if meta.is_complete() else "; ".join(broken) or "the connection broke"
-            return {
-                "machine": host.name,
-                "phase": phase["name"],
-                "step": entry["name"],
-                "why": why,
-                "detail": "\n".join(output.output_lines[-25:]) if output else "",
-                "journal": self._journal(host.name, phase),
-            }
-        return None
+            lines = output.output_lines if output else []
+            return self._failure(host.name, phase, entry, why, lines)
+        return next((job.value for job in beside if job.value), None)
+
+    def _beside(self, host: Host, entry: dict[str, Any], phase: dict[str, Any]) -> dict[str, Any] | None:
+        """Run a step while the phase's operations run on the same machine; outside of pyinfra's State, which has one
+        operation a machine at a time."""
+        began = time.monotonic()
+        self._event(kind="step", text=entry["name"], machine=host.name, status="start")
+        step = _step(_bound(_find(entry["operation"]), entry["args"]), entry["step"], host)
+        failure = None
+        for command in step._inner():
+            stdin = command.connector_arguments["_stdin"]
+            try:
+                ok, output = host.run_shell_command(command, _stdin=stdin, _timeout=entry["timeout"])
+            except (TimeoutError, OSError, SSHException) as error:
+                failure = self._failure(host.name, phase, entry, str(error) or type(error).__name__, [])
+                break
+            if not ok:
+                failure = self._failure(host.name, phase, entry, "the command failed", output.output_lines)
+                break
+        self._event(
+            kind="step",
+            text=entry["name"],
+            machine=host.name,
+            status="failed" if failure else "ok",
+            seconds=round(time.monotonic() - began, 2),
+        )
+        return failure
+
+    def _failure(
+        self, machine: str, phase: dict[str, Any], entry: dict[str, Any], why: str, lines: list[str]
+    ) -> dict[str, Any]:
+        return {
+            "machine": machine,
+            "phase": phase["name"],
+            "step": entry["name"],
+            "why": why,
+            "detail": "\n".join(lines[-25:]),
+            "journal": self._journal(machine, phase),
+        }
 
     # --- green, then remembered ---
 

@@ -22,16 +22,21 @@ def phases(
     need no running service, then each component, in `order`: over all machines, so that the database serves before
     an app on another machine starts."""
     changed = {name: entry for name, entry in machines.items() if entry[2]}
+    building = _phase("packages and users", changed, _install)
+    building["beside"] = _phase(
+        "", changed, lambda wanted, found, changes: _steps(wanted, found, changes, "build")
+    )["hosts"]
     result = [
-        _phase("settings for the package manager", changed, _early),
-        _phase("packages and users", changed, _install),
+        _phase("settings and users", changed, _early),
+        _phase("what building needs", changed, _needs),
+        building,
         _phase("files", changed, _files),
         _phase(
             "configure", changed, lambda wanted, found, changes: _steps(wanted, found, changes, "configure")
         ),
     ]
     result += [_activation(component, changed) for component in order]
-    return [phase for phase in result if phase["hosts"] or phase.get("applied")]
+    return [phase for phase in result if phase["hosts"] or phase.get("beside") or phase.get("applied")]
 
 
 def _phase(name: str, machines: Mapping[str, Any], make: Any) -> dict[str, Any]:
@@ -63,27 +68,54 @@ def _tree(
 def _early(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
     paths = {change.name for change in changes if change.kind == "file"}
     items = [item for path, item in wanted.files.items() if item.file.early and path in paths]
-    return [_tree("early settings", [], items, [], None)] if items else []
+    files = [_tree("early settings", [], items, [], None)] if items else []
+    return [*files, *_users(wanted, changes, grouped=False)]
 
 
-def _install(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
-    operations = []
-    packages = [change.name for change in changes if change.kind == "package"]
-    if packages:
-        name = f"install {len(packages)} packages"
-        operations.append(
-            _operation("packages.installed", name, {"names": list(dict.fromkeys(packages))}, 1800)
-        )
+def _users(wanted: Wanted, changes: Sequence[Change], *, grouped: bool) -> list[Operation]:
+    """Users with supplementary groups come after the packages, which bring the groups."""
     names = {change.name for change in changes if change.kind == "user"}
     users = [
         [user.name, user.home, list(user.groups)]
         for spec in wanted.specs
         for user in spec.users
-        if user.name in names
+        if user.name in names and bool(user.groups) is grouped
     ]
-    if users:
-        operations.append(_operation("users.present", "users", {"users": users}))
-    return operations
+    return [_operation("users.present", "users", {"users": users})] if users else []
+
+
+def _missing(changes: Sequence[Change]) -> list[str]:
+    return list(dict.fromkeys(change.name for change in changes if change.kind == "package"))
+
+
+def _needed(wanted: Wanted, found: Found) -> set[str]:
+    """Packages that building cannot wait for; none when everything is built."""
+    done = found.part("steps")
+    steps = [(spec, step) for spec in wanted.specs for step in spec.steps if step.stage == "build"]
+    return {
+        package
+        for spec, step in steps
+        if not done.get(step_key(spec, step.name), {}).get("ok")
+        for package in step.needs
+    }
+
+
+def _needs(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
+    needed = _needed(wanted, found)
+    return _packages([name for name in _missing(changes) if name in needed])
+
+
+def _install(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
+    needed = _needed(wanted, found)
+    rest = [name for name in _missing(changes) if name not in needed]
+    return [*_packages(rest), *_users(wanted, changes, grouped=True)]
+
+
+def _packages(names: list[str]) -> list[Operation]:
+    if not names:
+        return []
+    count = f"{len(names)} package" + ("s" if len(names) > 1 else "")
+    return [_operation("packages.installed", f"install {count}", {"names": names}, 1800)]
 
 
 def _files(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
@@ -162,4 +194,4 @@ def _units(spec: ComponentSpec, wanted: Wanted, found: Found, changes: Sequence[
         "reload": [unit.name for unit in free if need == "reload" and unit.name not in mine],
     }
     names = [*args["restart"], *args["start"], *args["reload"]]
-    return [_operation("units.converged", f"{spec.name}: units {' '.join(names) or 'off'}", args, 180)]
+    return [_operation("units.converged", f"{spec.name}: units {' '.join(names) or 'enabled'}", args, 180)]

@@ -12,7 +12,7 @@ from deployer.flow.wanted import Wanted, build
 
 SPEC = ComponentSpec(
     name="cache",
-    packages=("valkey-server",),
+    packages=("valkey-server", "pip"),
     users=(User("cachy", groups=("ssl-cert",)),),
     directories=(Directory("/etc/cachy", 0o750, "root", "cachy"),),
     files=(
@@ -26,6 +26,7 @@ SPEC = ComponentSpec(
         Unit("old.service", wanted=False),
     ),
     steps=(
+        Step("build", "built", check="test -e /b", stage="build", needs=("pip",)),
         Step("prepare", "prepared", check="test -e /x", args={"a": 1}, stage="configure"),
         Step("account", "account", args={"password": "hush-hush"}),
     ),
@@ -72,11 +73,13 @@ def test_an_empty_machine_needs_everything() -> None:
     kinds = [(change.kind, change.name, change.action) for change in diff(wish, nothing("m1"))]
     assert kinds == [
         ("package", "valkey-server", "create"),
+        ("package", "pip", "create"),
         ("user", "cachy", "create"),
         ("directory", "/etc/cachy", "create"),
         ("file", "/etc/apt/early", "create"),
         ("file", "/etc/cachy/main.conf", "create"),
         ("file", "/etc/cachy/users.conf", "create"),
+        ("step", "build", "run"),
         ("step", "prepare", "run"),
         ("step", "account", "run"),
         ("unit", "cachy.service", "start"),
@@ -90,7 +93,8 @@ def test_phases_of_an_empty_machine_come_in_order() -> None:
     wish, found = wanted(), nothing("m1")
     made = phases({"m1": (wish, found, diff(wish, found))}, ORDER)
     assert [phase["name"] for phase in made] == [
-        "settings for the package manager",
+        "settings and users",
+        "what building needs",
         "packages and users",
         "files",
         "configure",
@@ -99,7 +103,10 @@ def test_phases_of_an_empty_machine_come_in_order() -> None:
     assert [op["operation"] for op in made[-1]["hosts"]["m1"]] == ["units.converged", "cache/account"]
     assert made[-1]["probes"] == {"m1": {"cache/ping": ["ping", 2.0]}}
     assert made[-1]["applied"] == {"m1": {"cache": wish.digests(SPEC)}}
-    early, files = made[0]["hosts"]["m1"][0]["args"], made[2]["hosts"]["m1"][0]["args"]
+    assert made[1]["hosts"]["m1"][0]["args"] == {"names": ["pip"]}
+    assert made[2]["hosts"]["m1"][0]["args"] == {"names": ["valkey-server"]}
+    assert [op["operation"] for op in made[2]["beside"]["m1"]] == ["cache/built"]
+    early, files = made[0]["hosts"]["m1"][0]["args"], made[3]["hosts"]["m1"][0]["args"]
     assert [entry[0] for entry in early["files"]] == ["/etc/apt/early"]
     assert [entry[0] for entry in files["files"]] == ["/etc/cachy/main.conf", "/etc/cachy/users.conf"]
     assert files["managed"] == dict.fromkeys(wish.files, "cache")
@@ -188,7 +195,11 @@ def test_the_request_asks_for_all_that_the_specs_name() -> None:
     asked = request_for([SPEC])
     assert asked["files"] == ["/etc/apt/early", "/etc/cachy", "/etc/cachy/main.conf", "/etc/cachy/users.conf"]
     assert asked["probes"] == {"cache/ping": ["ping", 2.0]}
-    assert asked["steps"] == {"cache.prepare": "test -e /x", "cache.account": "true"}
+    assert asked["steps"] == {
+        "cache.build": "test -e /b",
+        "cache.prepare": "test -e /x",
+        "cache.account": "true",
+    }
 
 
 def test_a_database_elsewhere_is_started_before_the_app() -> None:

@@ -26,6 +26,8 @@ def release(
     folder = f"{home}/releases/{release}"
     lines = [
         "umask 022",
+        # It may run before the tree of files is written.
+        f"mkdir -p {shlex.quote(home)}/releases {CACHE}",
         f"exec 9>{shlex.quote(home)}/.build.lock; flock -w 900 9",
         *_uv(uv),
         f"test -d {folder} && exit 0",

@@ -112,10 +112,12 @@ def _files(ctx: Context, layout: Layout) -> Iterator[File]:
     app = layout.app
     shared = values(ctx, layout)
     yield File(SWITCH, content=service_file("app", "app-switch"), mode=0o755, on_change="none")
-    yield File(UV_LOCK, content=_shipped(ctx, "app/uv.lock"), on_change="none")
+    yield File(UV_LOCK, content=_shipped(ctx, "app/uv.lock"), early=True, on_change="none")
     for runtime in app.runtimes:
         # Another lock is another release, which the plan of the switch names.
-        yield File(layout.lock(runtime.name), content=layout.lock_text(runtime.name), on_change="none")
+        yield File(
+            layout.lock(runtime.name), content=layout.lock_text(runtime.name), early=True, on_change="none"
+        )
     for file in app.files:
         yield File(
             f"{layout.config}/{file.path}",
@@ -269,8 +271,11 @@ def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
             "uv": uv,
             "runtimes": [[entry.name, layout.lock(entry.name), entry.build] for entry in app.runtimes],
         },
-        stage="configure",
+        stage="build",
         timeout=1200,
+        needs=tuple(
+            dict.fromkeys([*_PACKAGES, *(name for entry in app.runtimes for name in entry.packages)])
+        ),
     )
     # Every process and migration may take its time; then the old release once more.
     bound = 300 + 2 * sum(process.start_timeout for process in app.processes)

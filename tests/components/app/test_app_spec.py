@@ -94,7 +94,7 @@ def test_steps(context: Make) -> None:
     made = spec(context())
     release = Layout(context().project.app, "demo.test").release()
     assert [(step.name, step.operation, step.stage) for step in made.steps] == [
-        ("release", "release", "configure"),
+        ("release", "release", "build"),
         ("release in service", "in_service", "activate"),
         ("first admin admin", "once", "activate"),
     ]
