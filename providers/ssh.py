@@ -233,8 +233,12 @@ def read_host_key(entry: Entry, *, kind: str = "", wanted: str = "") -> str:
 
 def _exchange(entry: Entry, algorithm: str) -> str:
     """Exchange keys with the machine, asking for one kind of host key; "" when it has none of it."""
+    import logging
+
     import paramiko
 
+    # What fails is raised, in words; paramiko would print its traceback besides.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     try:
         connection = socket.create_connection((entry.address, entry.port), timeout=TIMEOUT)
     except OSError as error:

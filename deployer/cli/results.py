@@ -21,6 +21,16 @@ def _json(data: object, chosen: Settings) -> bool:
     return chosen.json
 
 
+# So many changes are named after `up`; of more, --verbose tells.
+FEW = 12
+
+
+def _row(change: Mapping[str, Any]) -> list[str]:
+    what = " ".join(str(change.get(key, "")) for key in ("action", "kind", "name"))
+    detail = f"({change['detail']})" if change.get("detail") else ""
+    return [str(change.get("machine", "")), str(change.get("component", "")), f"{what} {detail}".strip()]
+
+
 def up(result: Mapping[str, Any], chosen: Settings) -> None:
     """Where the service is, what answered, what to know."""
     if _json(result, chosen):
@@ -29,6 +39,10 @@ def up(result: Mapping[str, Any], chosen: Settings) -> None:
     _lines(_pairs(result.get("urls")))
     _machines(result.get("machines"))
     _probes(result.get("probes"))
+    made = result.get("changes") or ()
+    if 0 < len(made) <= FEW:
+        _heading("Changed")
+        _lines(output.table([_row(change) for change in made]))
     _notes(result.get("notes"))
     changed = result.get("changed")
     count = len(changed) if isinstance(changed, list | tuple) else int(changed or 0)

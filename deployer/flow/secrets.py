@@ -38,6 +38,10 @@ _NAMED_CONSEQUENCES = {
     "ssh/deploy": (
         "machines accept the old key until `deploy up` has been there; it is kept as ssh/deploy@previous",
     ),
+    "app/admin_password": (
+        "an admin who exists keeps the password that it has in the app: change it there too; this value is used when "
+        "the first admin is made",
+    ),
     "app/": ("the app restarts; sessions or signatures made with the old value may end",),
 }
 

@@ -208,6 +208,7 @@ class _Reader:
             elif not environment.get(name):
                 state = "empty" if name in environment else "not set"
                 self.mistakes.add(mark, place, f"the environment variable {name} is {state}")
-            return environment.get(name, "")
+            # One mistake is enough: what is missing does not count as an empty value too.
+            return environment.get(name) or match.group()
 
         return _VARIABLE.sub(replace, text) if "${" in text else text
