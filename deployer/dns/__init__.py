@@ -1,0 +1,1 @@
+"""Names: the stack's records at the vendors of its zones, and whether the world sees them."""
