@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import urllib.parse
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.components.cache.spec import PASSWORD_FILE
 from tests.e2e.scratch import Scratch
 
 # Shorter ones would be found anywhere.
@@ -37,7 +39,7 @@ def canaries(scratch: Scratch) -> re.Pattern[bytes]:
 def test_the_canaries_can_be_heard(scratch: Scratch, canaries: re.Pattern[bytes]) -> None:
     """They do lie where they should, so that the silence elsewhere means something."""
     for path in (
-        "etc/valkey/valkey.conf",
+        PASSWORD_FILE[1:],
         "etc/deploy/apps/matrix/homeserver.yaml",
         "etc/deploy/pki/issuer.key",
     ):
@@ -49,21 +51,8 @@ def test_what_is_printed(scratch: Scratch, canaries: re.Pattern[bytes]) -> None:
     assert len(scratch.first.events) > 50
     assert not canaries.findall(scratch.first.out.encode())
     assert not canaries.findall(scratch.first.err.encode())
-    # The same for a person, and for one whose service does not start.
     run = scratch.operator.good("up", "--yes", options=("-v", "--debug"))
     assert not canaries.findall((run.out + run.err).encode())
-    folder = scratch.folder / "templates/cache"
-    folder.mkdir(parents=True)
-    (folder / "valkey.conf.j2").write_text("requirepass {{ password }} and more\n")
-    try:
-        run = scratch.operator.run("up", "--yes", options=("-v", "--debug"))
-        assert run.code == 1
-        assert not canaries.findall((run.out + run.err).encode()), run.err
-    finally:
-        (folder / "valkey.conf.j2").unlink()
-        folder.rmdir()
-        folder.parent.rmdir()
-    scratch.mended()
 
 
 def test_arguments_of_programs(scratch: Scratch, canaries: re.Pattern[bytes]) -> None:
@@ -125,6 +114,26 @@ def test_files_of_the_project(scratch: Scratch, canaries: re.Pattern[bytes]) -> 
 def test_masking_is_not_what_keeps_them_in(scratch: Scratch) -> None:
     """Nothing had to be masked: the last wall was not needed."""
     assert "***" not in scratch.first.out and "***" not in scratch.first.err
+
+
+def test_a_service_that_tells_its_password_is_not_repeated(
+    scratch: Scratch, canaries: re.Pattern[bytes]
+) -> None:
+    """Its journal is shown when it does not start; this is what the last wall is for."""
+    folder = scratch.folder / "templates/cache"
+    folder.mkdir(parents=True)
+    text = f"[Service]\nExecPaths=/usr /bin /lib\nExecStartPre=/bin/sh -c 'cat {PASSWORD_FILE} >&2; exit 1'\n"
+    (folder / "valkey-server.service.conf.j2").write_text(text)
+    try:
+        for options in (("--json", "-v", "--debug"), ("-v", "--debug")):
+            run = scratch.operator.run("up", "--yes", options=options)
+            told = run.out + run.err
+            assert run.code == 1 and "requirepass" in told and "***" in told, told[-2000:]
+            assert not canaries.findall(told.encode())
+    finally:
+        shutil.rmtree(scratch.folder / "templates")
+        scratch.mended()
+        scratch.console("journalctl --rotate && journalctl --vacuum-time=1s")
 
 
 def memory(scratch: Scratch) -> list[Path]:

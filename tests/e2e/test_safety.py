@@ -18,7 +18,7 @@ from tests.rig.world import World
 PUBLIC = {22, 25, 80, 443}
 # Connections at a time, and seconds for each: on the bridge an answer takes less than a millisecond, and what
 # the firewall drops never answers.
-AT_ONCE, PATIENCE = 6000, 2.0
+AT_ONCE, PATIENCE = 6000, 1.5
 
 
 async def _open(address: str, port: int) -> bool:
