@@ -32,6 +32,8 @@ class MailPolicy:
     dkim_selector: str = "deploy1"
     # bytes
     message_size: int = 25 << 20
+    # RFC 8461: what other servers shall do when they meet no good certificate on our port 25.
+    mta_sts: Literal["none", "testing", "enforce"] = "testing"
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,23 @@ class Acme:
 
 
 @dataclass(frozen=True)
+class DnsService:
+    """A vendor that serves a zone of the stack's names. Two for one zone get the same records.
+
+    provider: "hetzner", "route53", "rfc2136", or the class path of an octoDNS provider; options: its own keys.
+    zone: "" is the longest zone of the vendor that the stack's domain lies in.
+    nameservers: addresses to ask instead of those that the zone is delegated to ("address" or "address:port").
+    limit: percent of our own records that one `up` may delete.
+    """
+
+    provider: str
+    zone: str = ""
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
+    nameservers: tuple[str, ...] = ()
+    limit: int = 30
+
+
+@dataclass(frozen=True)
 class Inventory:
     name: str
     provider: str
@@ -130,6 +149,8 @@ class Inventory:
     acme: Acme = Acme()
     smarthosts: tuple[Smarthost, ...] = ()
     carriers: tuple[Carrier, ...] = ()
+    # Who serves the stack's names; () leaves the records to the operator.
+    dns: tuple[DnsService, ...] = ()
 
 
 # --- the app's manifest (templates/apps/APP/app.yaml) ---
