@@ -119,8 +119,9 @@ def closed(schema: Any) -> Any:
             key: value for part in parts for key, value in part.get("properties", {}).items()
         }
         schema["required"] = sorted({name for part in parts for name in part.get("required", ())})
-    # An example is text for people, and may look like a schema.
-    made = {key: closed(value) for key, value in schema.items() if key not in ("example", "default")}
+    # Examples are for people, and may look like a schema; a discriminator only helps to find the branch of `oneOf`.
+    left_out = ("example", "default", "discriminator")
+    made = {key: closed(value) for key, value in schema.items() if key not in left_out}
     if "properties" in schema:
         made["properties"] = {name: closed(value) for name, value in schema["properties"].items()}
         made.setdefault("additionalProperties", False)
