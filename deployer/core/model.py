@@ -138,6 +138,27 @@ class DnsService:
 
 
 @dataclass(frozen=True)
+class DoctorPolicy:
+    """What `deploy doctor` asks.
+
+    resolvers: addresses ("address" or "address:port") asked from here instead of this computer's own.
+    mail_servers: whose port 25 is tried from the mail machine. blocklists: DNS zones (RFC 5782) that it asks.
+    registrar: where the domain is registered, which nothing else knows.
+    """
+
+    resolvers: tuple[str, ...] = ()
+    # Of vendors who have little to do with one another; resolved on the machine.
+    mail_servers: tuple[str, ...] = (
+        "gmail-smtp-in.l.google.com",
+        "outlook-com.olc.protection.outlook.com",
+        "mx01.mail.icloud.com",
+        "mx00.gmx.net",
+    )
+    blocklists: tuple[str, ...] = ("zen.spamhaus.org", "bl.spamcop.net")
+    registrar: str = ""
+
+
+@dataclass(frozen=True)
 class Inventory:
     name: str
     provider: str
@@ -151,6 +172,7 @@ class Inventory:
     carriers: tuple[Carrier, ...] = ()
     # Who serves the stack's names; () leaves the records to the operator.
     dns: tuple[DnsService, ...] = ()
+    doctor: DoctorPolicy = DoctorPolicy()
 
 
 # --- the app's manifest (templates/apps/APP/app.yaml) ---

@@ -11,6 +11,7 @@ from deployer.core.machine import ROLES, Size
 from deployer.core.model import (
     Acme,
     Carrier,
+    DoctorPolicy,
     Inventory,
     MachineEntry,
     MailPolicy,
@@ -129,6 +130,7 @@ def inventory(
         acme=_acme(file, document, root, mistakes),
         smarthosts=tuple(_smarthost(n, file, document, mistakes) for n in range(len(file.smarthosts))),
         carriers=tuple(_carrier(item) for item in file.carriers),
+        doctor=DoctorPolicy(**file.doctor.model_dump()),
     )
 
 

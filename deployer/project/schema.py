@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from deployer.core.model import DoctorPolicy
 from deployer.project.fields import (
     AgeRecipient,
     Bytes,
@@ -141,6 +142,13 @@ class CarrierSection(Section):
     msg_id_type: Annotated[int, Field(ge=0, le=3)] = 0
 
 
+class DoctorSection(Section):
+    resolvers: tuple[Line, ...] = ()
+    mail_servers: tuple[Host, ...] = DoctorPolicy.mail_servers
+    blocklists: tuple[Host, ...] = DoctorPolicy.blocklists
+    registrar: Line = ""
+
+
 class InventoryFile(Section):
     """options of the provider stand in a section of its own name and are taken out before."""
 
@@ -150,3 +158,4 @@ class InventoryFile(Section):
     acme: AcmeSection | None = None
     smarthosts: tuple[SmarthostSection, ...] = ()
     carriers: tuple[CarrierSection, ...] = ()
+    doctor: DoctorSection = _EMPTY

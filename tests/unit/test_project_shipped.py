@@ -81,6 +81,7 @@ PAIRS: list[tuple[type[BaseModel], Any, set[str]]] = [
     (schema.AcmeSection, model.Acme, set()),
     (schema.SmarthostSection, model.Smarthost, set()),
     (schema.CarrierSection, model.Carrier, set()),
+    (schema.DoctorSection, model.DoctorPolicy, set()),
     (schema.MachineSection, model.MachineEntry, {"options"}),
     (schema.InventoryFile, model.Inventory, {"options", "name"}),
 ]
