@@ -33,6 +33,9 @@ from tests.rig.remote import Remote
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Zone of the stacks under test, and of a mail vendor's customers elsewhere.
 ZONES = ("social.test", "mailbox.test")
+# A zone that is given out and changed for whoever has the key only (TSIG, hmac-sha256).
+KEYED = "keyed.test"
+KEY = ("deploy.keyed.test", "c2VjcmV0IG9mIHRoZSByaWcsIDMyIGJ5dGVzIGxvbmc=")
 # Two runs on one computer need two numbers.
 NUMBER = int(os.environ.get("DEPLOY_RIG", "0"))
 PREFIX = f"10.{230 + NUMBER}.0"
@@ -117,13 +120,18 @@ class World:
             'options { directory "/var/cache/bind"; recursion yes; allow-query { any; }; allow-recursion { any; };'
             f" forward only; forwarders {{ {upstream} }}; dnssec-validation no; listen-on {{ any; }}; }};\n"
             + "".join(
-                f'zone "{zone}" {{ type primary; file "/var/lib/bind/{zone}"; allow-update {{ any; }}; }};\n'
+                f'zone "{zone}" {{ type primary; file "/var/lib/bind/{zone}"; allow-update {{ any; }};'
+                f" allow-transfer {{ any; }}; }};\n"
                 for zone in (*ZONES, REVERSE)
-            ),
+            )
+            + f'key "{KEY[0]}" {{ algorithm hmac-sha256; secret "{KEY[1]}"; }};\n'
+            + f'zone "{KEYED}" {{ type primary; file "/var/lib/bind/{KEYED}";'
+            f' allow-update {{ key "{KEY[0]}"; }}; allow-transfer {{ key "{KEY[0]}"; }}; }};\n',
         )
         address = self.internet.address
         head = f"$TTL 1\n@ IN SOA ns.{ZONES[0]}. root.{ZONES[0]}. 1 60 60 60 1\n@ IN NS ns.{ZONES[0]}.\n"
         self.shell.write(f"/var/lib/bind/{ZONES[0]}", head + f"ns IN A {address}\n")
+        self.shell.write(f"/var/lib/bind/{KEYED}", head + f"ns IN A {address}\n")
         self.shell.write(f"/var/lib/bind/{ZONES[1]}", head + f"@ IN MX 10 mx.{ZONES[1]}.\nmx IN A {MAIL}\n")
         reverse = head + "$GENERATE 1-254 $ IN PTR host-$.rig.test.\n"
         self.shell.write(f"/var/lib/bind/{REVERSE}", reverse)
