@@ -179,9 +179,8 @@ def remove(account: Account, vpc: Thing) -> None:
     """
     what = "deleting the network of the deployment"
     identity = vpc["VpcId"]
-    for gateway in account.pages(
-        what, "describe_internet_gateways", "InternetGateways", Filters=filters(attachment_vpc_id=identity)
-    ):
+    attached = [{"Name": "attachment.vpc-id", "Values": [identity]}]
+    for gateway in account.pages(what, "describe_internet_gateways", "InternetGateways", Filters=attached):
         if tags(gateway).get("deploy-stack") != tags(vpc).get("deploy-stack"):
             continue
         arguments = {"InternetGatewayId": gateway["InternetGatewayId"]}

@@ -62,7 +62,8 @@ class AwsProvider:
             # Amazon's lists are late; what its answer said is as good.
             mine = replace(mine, instances=[instance])
         made = machines.machine(self.settings, spec.name, mine)
-        return replace(made, status="starting") if made.status == "stopped" else made
+        status = "starting" if made.status == "stopped" else made.status
+        return replace(made, status=status, host_key_public=spec.host_key_public)
 
     def delete_machine(self, machine: Machine) -> None:
         """With its address, interface and group, and with the network after the last one. Volumes with data stay."""
