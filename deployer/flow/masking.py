@@ -21,10 +21,15 @@ class Mask:
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, secrets: Iterable[str], project: Project) -> None:
-        """secrets: values of the bundle. The passwords of smarthosts and carriers are added."""
+        """secrets: values of the bundle. The passwords of smarthosts, carriers and DNS vendors are added."""
+        from deployer.project.zones import secret
+
         inventory = project.inventory
         passwords = [item.password for item in inventory.smarthosts] + [
             item.password for item in inventory.carriers
+        ]
+        passwords += [
+            str(value) for service in inventory.dns for key, value in service.options.items() if secret(key)
         ]
         for value in (*secrets, *passwords):
             # Of keys, each line is a secret of its own (a log shows lines).

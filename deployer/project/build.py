@@ -21,7 +21,7 @@ from deployer.core.model import (
     SmsPolicy,
     Stack,
 )
-from deployer.project import checks
+from deployer.project import checks, zones
 from deployer.project.document import Document
 from deployer.project.fields import label
 from deployer.project.mistakes import Mark, Mistakes, Place
@@ -72,6 +72,7 @@ def stack(
             postmaster=file.mail.postmaster,
             dkim_selector=file.mail.dkim_selector,
             message_size=file.mail.message_size,
+            mta_sts=file.mail.mta_sts,
         ),
         sms=_sms(file, document, mistakes),
         sizes={
@@ -131,6 +132,7 @@ def inventory(
         smarthosts=tuple(_smarthost(n, file, document, mistakes) for n in range(len(file.smarthosts))),
         carriers=tuple(_carrier(item) for item in file.carriers),
         doctor=DoctorPolicy(**file.doctor.model_dump()),
+        dns=zones.services(document, stack.domain if stack else "", mistakes),
     )
 
 

@@ -66,6 +66,7 @@ class MailSection(Section):
     postmaster: Email = ""
     dkim_selector: Label = "deploy1"
     message_size: Bytes = 25 << 20
+    mta_sts: Literal["none", "testing", "enforce"] = "testing"
 
 
 class SmsSection(Section):
@@ -158,4 +159,6 @@ class InventoryFile(Section):
     acme: AcmeSection | None = None
     smarthosts: tuple[SmarthostSection, ...] = ()
     carriers: tuple[CarrierSection, ...] = ()
+    # "none", or a list of sections whose other keys are the vendor's own: checked in project/zones.py.
+    dns: Any = None
     doctor: DoctorSection = _EMPTY

@@ -217,7 +217,7 @@ BAD_STACK = {
     "a section as text": (
         STACK + "mail: a@demo.test\n",
         [
-            "stack.yaml:4: mail: must be a section of keys (sender, postmaster, dkim_selector, message_size), not a text"
+            "stack.yaml:4: mail: must be a section of keys (sender, postmaster, dkim_selector, message_size, mta_sts), not a text"
         ],
     ),
     "a text as section": (
@@ -363,7 +363,7 @@ BAD_INVENTORY = {
     "another provider's section": (
         local("hetzner: {}\n"),
         [
-            "inventories/here.yaml:4: hetzner: unknown key; known are: acme, carriers, catch, local, machines, mail, "
+            "inventories/here.yaml:4: hetzner: unknown key; known are: acme, carriers, catch, dns, doctor, local, machines, mail, "
             "provider, smarthosts, sms"
         ],
     ),
