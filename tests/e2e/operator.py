@@ -103,7 +103,7 @@ class Operator:
         """Reboot a machine and wait until it answers as another boot."""
         read = "cat /proc/sys/kernel/random/boot_id; cat /proc/1/stat | cut -d' ' -f22"
         before = self.on(machine, read)
-        self.on(machine, "systemd-run --on-active=1 systemctl reboot")
+        self.on(machine, "systemd-run --on-active=1 --timer-property=AccuracySec=100ms systemctl reboot")
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             time.sleep(1)

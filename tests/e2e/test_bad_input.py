@@ -33,7 +33,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "an unknown provider": (
         STACK,
         INVENTORY.replace("provider: local", "provider: locl"),
-        ["inventories/local.yaml:1", "unknown provider 'locl'", "known providers: local"],
+        ["inventories/local.yaml:1", "unknown provider 'locl'", "known providers: aws"],
     ),
     "an unknown app": (
         STACK.replace("app: matrix", "app: matrx"),
