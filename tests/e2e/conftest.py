@@ -148,7 +148,8 @@ def up_with_names(operator: Operator, rig: World, front: str) -> dict[str, objec
         event = json.loads(line)
         if event.get("kind") == "machine" and event.get("machine") == front and event.get("status") == "ok":
             address = event["text"].rsplit(" ", 1)[1]
-            for name in ("live.social.test", "sms.live.social.test", "mail.live.social.test"):
+            for host in ("", "sms.", "mail.", "mta-sts."):
+                name = f"{host}live.social.test"
                 rig.set_records([{"name": name, "type": "A", "value": address}])
     assert process.wait(60) == 0, "".join(lines[-40:]) + process.stderr.read()
     summary: dict[str, object] = json.loads(lines[-1])["data"]

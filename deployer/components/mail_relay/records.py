@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from deployer.components.mail_relay import mta_sts
 from deployer.components.mail_relay.dkim import public_record
 from deployer.components.mail_relay.layout import mail_host
 from deployer.core.component import Context, DnsRecord
 
+HOUR = 3600
+
 
 def records(ctx: Context) -> tuple[DnsRecord, ...]:
-    """A, AAAA, MX, SPF (RFC 7208), DKIM (RFC 6376) and DMARC (RFC 7489). MTA-STS and TLSRPT need a web page: later."""
+    """A, AAAA, MX, SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 7489), MTA-STS and TLSRPT.
+
+    What moves with the machine is kept for a minute by resolvers, the others for an hour.
+    """
     stack, machine = ctx.project.stack, ctx.machine
     domain, host = stack.domain, mail_host(ctx.project)
     found = [DnsRecord(host, "A", machine.address)]
     if machine.address6:
         found.append(DnsRecord(host, "AAAA", machine.address6))
     found += [
-        DnsRecord(domain, "MX", f"10 {host}."),
+        DnsRecord(domain, "MX", f"10 {host}.", HOUR),
         DnsRecord(domain, "TXT", spf(ctx)),
         # Bounces of ours have an empty sender: the receiver then checks the EHLO name.
-        DnsRecord(host, "TXT", "v=spf1 a -all"),
+        DnsRecord(host, "TXT", "v=spf1 a -all", HOUR),
         DnsRecord(
             f"{stack.mail.dkim_selector}._domainkey.{domain}",
             "TXT",
             public_record(ctx.secret("mail_relay/dkim")),
+            HOUR,
         ),
         # All mail is signed or held, so what fails is not ours.
-        DnsRecord(f"_dmarc.{domain}", "TXT", f"v=DMARC1; p=quarantine; rua=mailto:dmarc@{domain}"),
+        DnsRecord(f"_dmarc.{domain}", "TXT", f"v=DMARC1; p=quarantine; rua=mailto:dmarc@{domain}", HOUR),
+        *mta_sts.records(ctx.project),
     ]
     return tuple(found)
 

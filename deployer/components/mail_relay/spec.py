@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 
-from deployer.components.mail_relay import layout, smarthosts
+from deployer.components.mail_relay import layout, mta_sts, smarthosts
 from deployer.components.mail_relay.records import records
 from deployer.core.component import (
     ComponentSpec,
@@ -54,6 +54,12 @@ def spec(ctx: Context) -> ComponentSpec:
     warnings: tuple[str, ...] = ()
     if not inventory.catch and not inventory.smarthosts:
         warnings = ("no smarthost: mail leaves directly, and many vendors block port 25 until asked",)
+    if ctx.project.stack.mail.mta_sts == "enforce" and mta_sts.published(ctx.project):
+        # The leaf on port 25 is of our own CA, which nobody else trusts.
+        warnings += (
+            "mail.mta_sts is enforce, and port 25 shows a certificate of the stack's own CA: servers that honour it"
+            " keep bounces and reports back",
+        )
     ports = [Port(25, why="bounces, reports and postmaster's mail")]
     if remote_apps(ctx):
         ports.append(Port(587, sources=("app",), why="the app hands in its mail"))

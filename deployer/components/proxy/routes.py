@@ -97,6 +97,21 @@ def sms_site(host: str, url: str, paths: Sequence[str], ca: str) -> dict[str, ob
     return _site(host, SMS_BODY, [handler])
 
 
+def page_site(host: str, path: str, text: str) -> dict[str, object]:
+    """A host that has one page of plain text."""
+    handler: dict[str, object] = {
+        "name": "page",
+        "paths": (quote(path),),
+        "headers": {},
+        "upstream": "",
+        "ready": "",
+        "ca": "",
+        "respond": quote(text),
+        "content_type": quote("text/plain"),
+    }
+    return _site(host, SMS_BODY, [handler])
+
+
 def _site(host: str, body: Bound, handlers: list[dict[str, object]]) -> dict[str, object]:
     return {
         "host": host,

@@ -11,7 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from deployer.components.mail_relay import mta_sts
 from deployer.components.proxy import routes
+from deployer.components.proxy.authorities import caa
 from deployer.components.sms_gateway import spec as sms_gateway
 from deployer.core.component import (
     ComponentSpec,
@@ -60,8 +62,13 @@ def sms_host(project: Project) -> str:
 
 
 def names(project: Project) -> tuple[str, ...]:
-    """Every name that the proxy answers to, each once."""
+    """Every name that the service cannot do without, each once."""
     return tuple(dict.fromkeys((*routes.hosts(project.app, project.stack.domain), sms_host(project))))
+
+
+def all_names(project: Project) -> tuple[str, ...]:
+    """The same with the page that tells mail servers about our TLS: nothing waits for that one's certificate."""
+    return (*names(project), *((mta_sts.host(project),) if mta_sts.published(project) else ()))
 
 
 def spec(ctx: Context) -> ComponentSpec:
@@ -115,6 +122,8 @@ def _values(ctx: Context) -> dict[str, object]:
     gateway = str(sms_gateway.connection(ctx)["url"])
     sites = routes.app_sites(project.app, project.stack.domain)
     sites.append(routes.sms_site(sms_host(project), gateway, SMS_PATHS, "/etc/deploy/pki/root.crt"))
+    if mta_sts.published(project):
+        sites.append(routes.page_site(mta_sts.host(project), mta_sts.PATH, mta_sts.policy(project)))
     return {
         "wanted_path": WANTED,
         "live_path": LIVE,
@@ -187,9 +196,11 @@ def _probes(ctx: Context) -> tuple[Probe, ...]:
 
 def _dns(ctx: Context) -> tuple[DnsRecord, ...]:
     addresses: Sequence[tuple[str, str]] = (("A", ctx.machine.address), ("AAAA", ctx.machine.address6))
+    project = ctx.project
+    authorities = caa(project.inventory.acme)
     return tuple(
         DnsRecord(name, type, address)
-        for name in names(ctx.project)
+        for name in all_names(project)
         for type, address in addresses
         if address
-    )
+    ) + tuple(DnsRecord(name, "CAA", value, 3600) for name in all_names(project) for value in authorities)
