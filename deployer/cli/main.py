@@ -7,11 +7,11 @@ import sys
 import click
 
 from deployer import __version__
-from deployer.cli import about, bring, failures, init, machines, output, secrets
+from deployer.cli import about, bring, doctor, failures, init, machines, output, secrets
 from deployer.cli.options import Settings, Verbs
 
 HEADINGS = {
-    "Service": ("up", "plan", "status", "down"),
+    "Service": ("up", "plan", "status", "doctor", "down"),
     "Machines": ("logs", "ssh", "exec", "inbox"),
     "Project": ("init", "secrets"),
     "Toolkit": ("version", "completion"),
@@ -41,6 +41,7 @@ for verb in (
     bring.up,
     bring.plan,
     bring.status,
+    doctor.doctor,
     bring.down,
     machines.logs,
     machines.ssh,

@@ -141,7 +141,7 @@ class DnsService:
 class DoctorPolicy:
     """What `deploy doctor` asks.
 
-    resolvers: addresses ("address" or "address:port") asked from here instead of this computer's own.
+    resolvers: addresses of DNS resolvers to ask from here instead of this computer's own.
     mail_servers: whose port 25 is tried from the mail machine. blocklists: DNS zones (RFC 5782) that it asks.
     registrar: where the domain is registered, which nothing else knows.
     """

@@ -160,7 +160,7 @@ class Session:
         """Wait for `connect`. Raises UnreachableError saying which machine failed and how."""
         for name, failure in future.result(timeout + 30).items():
             if failure:
-                raise _unreachable(name, failure, timeout)
+                raise unreachable(name, failure, timeout)
 
     def trusted_ca(self) -> str:
         """PEM certificates that sign our public names, besides those that this computer trusts."""
@@ -185,7 +185,8 @@ class Session:
         return {name: build(name, specs[name], self.project.root) for name in specs}
 
 
-def _unreachable(name: str, failure: Mapping[str, str], timeout: float) -> UnreachableError:
+def unreachable(name: str, failure: Mapping[str, str], timeout: float) -> UnreachableError:
+    """The error for a machine that `connect` could not reach. failure: what it answered."""
     kind, why = failure.get("kind"), failure["why"]
     if kind == "hostkey":
         return UnreachableError(

@@ -144,7 +144,7 @@ class CarrierSection(Section):
 
 
 class DoctorSection(Section):
-    resolvers: tuple[Line, ...] = ()
+    resolvers: tuple[Host, ...] = ()
     mail_servers: tuple[Host, ...] = DoctorPolicy.mail_servers
     blocklists: tuple[Host, ...] = DoctorPolicy.blocklists
     registrar: Line = ""
