@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from deployer.dns.rrset import Key, Rrset, View
 
 # Seconds that one call to a vendor may take.
 CALL = 20
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Exact:
@@ -62,7 +64,7 @@ def make(service: DnsService, environment: Mapping[str, str] | None = None) -> A
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())
     found = os.environ if environment is None else environment
-    options = dict(service.options)
+    options = {key: _expanded(service, value, found) for key, value in service.options.items()}
     try:
         if service.provider == "hetzner":
             return _hetzner(options, found)
@@ -78,6 +80,23 @@ def make(service: DnsService, environment: Mapping[str, str] | None = None) -> A
             f"the Python package of {module!r} is not installed here",
             "pip install 'deploy-toolkit[dns]'" if "octodns" in module else "install it beside deploy",
         ) from None
+
+
+def _expanded(service: DnsService, value: Any, environment: Mapping[str, str]) -> Any:
+    """${NAME}, where the project was read without the vendors' secrets, as verbs do that seldom need one."""
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        if not environment.get(match[1]):
+            raise CredentialError(
+                f"talking to the DNS vendor {service.provider}",
+                f"the environment variable {match[1]} is not set",
+                f"export {match[1]}; the inventory's entry under dns names it",
+            )
+        return environment[match[1]]
+
+    return _VARIABLE.sub(replace, value)
 
 
 def _hetzner(options: dict[str, Any], environment: Mapping[str, str]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Facts, Machine
+from deployer.flow import names
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
 
@@ -33,13 +34,23 @@ def down(request: Request, sink: Sink) -> dict[str, Any]:
             lasting = {name: machine for name, machine in machines.items() if not machine.ours}
             if ours:
                 _confirm(session, f"delete {_words(session, ours)} with all their data. Go on?")
-                _delete(session, ours)
             if lasting:
                 _confirm(session, f"stop our services on {_words(session, lasting)}, which stay. Go on?")
+            named = names.remove(session)
+            for text in named.degraded:
+                session.sink(Event("warning", text))
+            if ours:
+                _delete(session, ours)
+            if lasting:
                 _stop_services(session, lasting)
         # A cache of what no longer exists.
         shutil.rmtree(project.state_dir, ignore_errors=True)
-    return {"deployment": str(project.deployment), "deleted": list(ours), "stopped": list(lasting)}
+    return {
+        "deployment": str(project.deployment),
+        "deleted": list(ours),
+        "stopped": list(lasting),
+        "dns": [change.to_json() for change in named.changes],
+    }
 
 
 def _words(session: Session, machines: Mapping[str, Machine]) -> str:

@@ -7,7 +7,7 @@ from deployer.core.events import Sink
 from deployer.core.machine import Facts
 from deployer.core.plan import Change, Plan
 from deployer.core.provider import Preparing
-from deployer.flow import provision
+from deployer.flow import names, provision
 from deployer.flow.diff import diff
 from deployer.flow.look import look
 from deployer.flow.observe import nothing
@@ -41,11 +41,14 @@ def _plan(session: Session) -> Plan:
         for spec in specs
     }
     there = {name: machine for name, machine in machines.items() if name not in absent}
-    warnings: tuple[str, ...] = ()
+    named = names.plan(session, machines)
+    changes += named.changes
+    notes += named.notes
+    warnings: tuple[str, ...] = (*named.degraded, *(f"up will stop: {text}" for text in named.conflicts))
     if there:
         view = look(session, there, session.connect(there, SSH), timeout=SSH, probes=False)
         changes += view.changes
-        warnings = view.warnings
+        warnings += view.warnings
     if absent:
         listed = session.specs(
             {name: machines[name] for name in machines}, {name: Facts() for name in machines}

@@ -9,7 +9,7 @@ from typing import Any
 from deployer.components.base import actions as base
 from deployer.core.errors import DeployError
 from deployer.core.events import Sink
-from deployer.flow import summary
+from deployer.flow import names, summary
 from deployer.flow.look import View, look, outside, results
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
@@ -29,9 +29,12 @@ def status(request: Request, sink: Sink) -> dict[str, Any]:
                     f"not running: {', '.join(down)}",
                     f"start them again: deploy up --provider {session.project.inventory.name}",
                 )
-            with ThreadPoolExecutor(1) as pool:
+            with ThreadPoolExecutor(2) as pool:
                 outer = pool.submit(
                     lambda: run_probes(outside(session.specs(machines, {})), session.trusted_ca())
+                )
+                world = pool.submit(
+                    lambda: names.differences(session, names.records(session.specs(machines, {}).values()))
                 )
                 view = look(
                     session,
@@ -54,6 +57,10 @@ def status(request: Request, sink: Sink) -> dict[str, Any]:
             notices.append(
                 f"{count} difference(s) from the project: deploy plan shows them, deploy up mends them"
             )
+        if names.managed(session):
+            body["degraded"] += world.result()
+        else:
+            notices += world.result()
         body |= {
             "ok": not red and not problems,
             "problems": problems,

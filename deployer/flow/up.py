@@ -12,7 +12,8 @@ from typing import Any
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Machine
-from deployer.flow import observe, provision, registry, summary
+from deployer.core.plan import Change
+from deployer.flow import names, observe, provision, registry, summary
 from deployer.flow.apply import phases
 from deployer.flow.look import ProbeResult, View, look, outside, results
 from deployer.flow.request import Request
@@ -52,6 +53,7 @@ def _up(session: Session, started: datetime, began: float) -> dict[str, Any]:
             session.sink(Event("warning", f"not in the inventory and left alone: {', '.join(extra)}"))
         if todo:
             session.provider.check()
+            names.check(session, specs, existing)
             _confirm(session, f"{len(todo)} machine(s) to make or start for {project.deployment}. Go on?")
         journal = Journal(project.state_dir)
         machines = provision.create(session.provider, project, specs, existing, journal, session.sink)
@@ -64,29 +66,39 @@ def _converge(
     timeout = SSH_NEW if new else SSH
     connection = session.connect(machines, timeout)
     _save(session, machines)
-    with ThreadPoolExecutor(1) as pool, _Lease(session, machines, held) as lease:
+    with ThreadPoolExecutor(2) as pool, _Lease(session, machines, held) as lease:
         # From outside, before anything is changed, while the machines are looked at: on an unchanged deployment
         # these are the answers, and nothing is asked twice.
         early = pool.submit(_outer, session, machines) if not new else None
+        naming = pool.submit(names.plan, session, machines) if names.managed(session) else None
         view = look(session, machines, connection, timeout=timeout, lease=lease.take())
         lease.renew_from_now_on()
         for warning in view.warnings:
             session.sink(Event("warning", warning))
         outer = early.result() if early else None
+        named = naming.result() if naming else names.Naming()
+        names.stop(session, named)
+        changes = [*named.changes, *view.changes]
+        if changes:
+            _announce(session, changes)
+            _confirm(session, f"{len(changes)} change(s). Go on?")
+        if named.changes:
+            # Before the services: certificate authorities look for the names.
+            names.apply(session, machines)
+        wanted = names.records(view.specs.values())
+        unreversed = names.reverse(session, machines, wanted)
         if view.changes:
-            _announce(session, view)
-            _confirm(session, f"{len(view.changes)} change(s). Go on?")
             _apply(session, view)
-            changed = view
             view = look(session, machines, None, timeout=timeout)
-            outer = None
             _settled(session, view)
-        else:
-            changed = view
+        if changes:
+            outer = None
         probes = results(view, _outer(session, machines, view) if outer is None else outer)
-        body = summary.build(session, view, changed.changes, probes, time.monotonic() - began, new)
+        body = summary.build(session, view, changes, probes, time.monotonic() - began, new)
+        body["degraded"] += [*named.degraded, *unreversed]
+        body["notes"] += named.notes
         lease.release()
-    if changed.changes or new:
+    if changes or new:
         from deployer.state import receipts
 
         receipts.write(session.project.root, "up", session.project.deployment, summary.receipt(body), started)
@@ -107,8 +119,8 @@ def _confirm(session: Session, question: str) -> None:
         )
 
 
-def _announce(session: Session, view: View) -> None:
-    for change in view.changes:
+def _announce(session: Session, changes: Sequence[Change]) -> None:
+    for change in changes:
         session.sink(
             Event(
                 "change",
