@@ -1,6 +1,7 @@
 """What goes wrong on demand, and the log of calls that says where.
 
-A call's index counts from 0 since the last `calls.clear()`; polls of one action count once, as the first of them.
+A call's index counts from 0 since the last `calls.clear()`. Polls count once, as the first of them: those of one action,
+and one resource asked for again and again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Call:
 
 
 class Calls:
-    """Every call, polls of one action once."""
+    """Every call, polls once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,12 +42,14 @@ class Calls:
             self._polled = set()
 
     def note(self, method: str, path: str) -> Call | None:
-        """The call with its index; None for one more poll of an action."""
+        """The call with its index; None for one more poll."""
         with self._lock:
-            if method == "GET" and re.search(r"(^|/)actions/\d+$", path):
-                if path in self._polled:
+            if method == "GET" and re.search(r"/\d+$", path):
+                last = self.all[-1] if self.all else None
+                if path in self._polled or (last and (last.method, last.path) == (method, path)):
                     return None
-                self._polled.add(path)
+                if "/actions/" in path:
+                    self._polled.add(path)
             call = Call(len(self.all), method, path)
             self.all.append(call)
             return call

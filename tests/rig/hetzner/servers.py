@@ -48,6 +48,8 @@ class Servers(Resource):
         v4, v6 = ips.get("ipv4"), ips.get("ipv6")
         return {
             **public(record),
+            # The vendor attaches it a moment later.
+            "private_net": [] if record["status"] == "initializing" else record["private_net"],
             "public_net": {
                 "ipv4": v4
                 and {
