@@ -8,7 +8,7 @@ from typing import Any
 
 from deployer.core.component import ComponentSpec, Step
 from deployer.core.plan import Change
-from deployer.flow.diff import managed, restart_needed, step_digest
+from deployer.flow.diff import differing, managed, restart_needed, step_digest
 from deployer.flow.observe import Found, step_key
 from deployer.flow.wanted import Rendered, Wanted
 
@@ -49,7 +49,12 @@ def _operation(operation: str, name: str, args: Mapping[str, object], timeout: i
 
 
 def _tree(
-    name: str, directories: list[Any], items: Sequence[Rendered], remove: list[str], known: Any
+    name: str,
+    directories: list[Any],
+    items: Sequence[Rendered],
+    remove: list[str],
+    known: Any,
+    stale: Sequence[str] = (),
 ) -> Operation:
     files = [
         [
@@ -61,14 +66,14 @@ def _tree(
         ]
         for item in items
     ]
-    args = {"directories": directories, "files": files, "remove": remove, "managed": known}
+    args = {"directories": directories, "files": files, "remove": remove, "managed": known, "stale": stale}
     return _operation("tree.placed", name, args)
 
 
 def _early(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Operation]:
     paths = {change.name for change in changes if change.kind == "file"}
     items = [item for path, item in wanted.files.items() if item.file.early and path in paths]
-    files = [_tree("early settings", [], items, [], None)] if items else []
+    files = [_tree("early settings", [], items, [], None, _stale(wanted, found))] if items else []
     return [*files, *_users(wanted, changes, grouped=False)]
 
 
@@ -130,7 +135,13 @@ def _files(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Oper
     known = managed(wanted)
     if not (directories or items or remove) and known == dict(found.part("managed")):
         return []
-    return [_tree(f"{len(items)} files", directories, items, remove, known)]
+    return [_tree(f"{len(items)} files", directories, items, remove, known, _stale(wanted, found))]
+
+
+def _stale(wanted: Wanted, found: Found) -> list[str]:
+    """Components whose digests go before their files are written: a run that is killed after that must not leave
+    them as applied."""
+    return [spec.name for spec in wanted.specs if differing(wanted, spec.name, found) - {"none"}]
 
 
 def _steps(wanted: Wanted, found: Found, changes: Sequence[Change], stage: str) -> list[Operation]:

@@ -17,11 +17,25 @@ def step_digest(step: Step) -> str:
 
 def restart_needed(wanted: Wanted, spec: ComponentSpec, found: Found) -> str:
     """ "restart", "reload" or "": what the digests on the machine call for. They were written when the component was
-    last green with them, so a run that was killed between writing and restarting is made good by the next."""
+    last green with them, so a run that was killed between writing and restarting is made good by the next.
+
+    A file that differs calls for it too: what runs may have read it since (edited by hand, or by a run that failed
+    before its digest was written, and whose cause was taken back)."""
     applied, now = found.part("applied").get(spec.name, {}), wanted.digests(spec)
-    if applied.get("restart") != now["restart"]:
+    differs = differing(wanted, spec.name, found)
+    if applied.get("restart") != now["restart"] or "restart" in differs:
         return "restart"
-    return "reload" if applied.get("reload") != now["reload"] else ""
+    return "reload" if applied.get("reload") != now["reload"] or "reload" in differs else ""
+
+
+def differing(wanted: Wanted, component: str, found: Found) -> set[str]:
+    """What the component's files on the machine that are not as wanted call for: "restart", "reload", "none"."""
+    have = found.part("files")
+    return {
+        item.file.on_change
+        for path, item in wanted.files.items()
+        if item.component == component and have.get(path) != item.found_as
+    }
 
 
 def managed(wanted: Wanted) -> dict[str, str]:
@@ -114,7 +128,11 @@ def _units(wanted: Wanted, found: Found) -> Iterator[Change]:
         need = restart_needed(wanted, spec, found)
         for unit in spec.units:
             state = have.get(unit.name, {})
-            active = state.get("active") in ("active", "activating", "reloading")
+            # One that fails and is tried again and again is "activating" too, between the tries.
+            active = (
+                state.get("active") in ("active", "activating", "reloading")
+                and state.get("sub") != "auto-restart"
+            )
             enabled = state.get("enabled") in (
                 "enabled",
                 "static",

@@ -19,10 +19,18 @@ def placed(
     files: Sequence[Sequence[object]],
     remove: Sequence[str],
     managed: Mapping[str, str] | None,
+    stale: Sequence[str] = (),
 ) -> Generator[StringCommand, None, None]:
     """Write what differs. directories: [path, mode, owner, group]; files: the same and the content in base64;
-    remove: paths we wrote formerly; managed: path -> component, remembered on the machine (None: unchanged)."""
-    request = {"directories": directories, "files": files, "remove": remove, "managed": managed}
+    remove: paths we wrote formerly; managed: path -> component, remembered on the machine (None: unchanged);
+    stale: components whose applied digest is forgotten before anything is written."""
+    request = {
+        "directories": directories,
+        "files": files,
+        "remove": remove,
+        "managed": managed,
+        "stale": stale,
+    }
     command = StringCommand(
         "python3 -c 'import sys,base64,zlib;"
         'exec(compile(zlib.decompress(base64.b64decode(sys.stdin.readline())),"deploy-tree","exec"))\''

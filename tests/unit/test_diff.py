@@ -119,7 +119,8 @@ def test_a_change_says_what_differs_and_never_the_content() -> None:
     files["/etc/cachy/main.conf"] = [0o644, "root", "root", "0" * 64]
     changes = diff(wish, Found("m1", {**raw, "files": files}))
     assert [str(change) for change in changes] == [
-        "change file /etc/cachy/main.conf (mode 0644 -> 0640, group root -> cachy, content)"
+        "change file /etc/cachy/main.conf (mode 0644 -> 0640, group root -> cachy, content)",
+        "restart restart cache (its files or packages changed)",
     ]
 
 
@@ -139,6 +140,28 @@ def test_a_file_that_is_kept_is_not_remembered_as_one_to_remove() -> None:
         name="base", files=(File("/etc/key", content="k", keep=True), File("/etc/x", content="x"))
     )
     assert managed(wanted(spec)) == {"/etc/x": "base"}
+
+
+def test_what_may_have_read_another_file_is_restarted_though_the_digest_is_right() -> None:
+    """A run with a bad file failed, and the file was taken back: the digest is that of the run before both."""
+    wish = wanted()
+    raw = as_wanted(wish)
+    for path, need in (("main.conf", "restart"), ("users.conf", "reload")):
+        files = {**raw["files"], f"/etc/cachy/{path}": [0o644, "root", "root", "0" * 64]}  # type: ignore[dict-item]
+        found = Found("m1", {**raw, "files": files})
+        assert restart_needed(wish, SPEC, found) == need
+        # Killed from here on, the next run finds no digest.
+        made = phases({"m1": (wish, found, diff(wish, found))}, ORDER)
+        (tree,) = [phase for phase in made if phase["name"] == "files"]
+        assert tree["hosts"]["m1"][0]["args"]["stale"] == ["cache"]
+
+
+def test_a_unit_between_two_tries_is_not_active() -> None:
+    wish = wanted()
+    raw = as_wanted(wish)
+    trying = {"active": "activating", "sub": "auto-restart", "enabled": "enabled"}
+    units = {**raw["units"], "cachy.service": trying}  # type: ignore[dict-item]
+    assert [change.action for change in diff(wish, Found("m1", {**raw, "units": units}))] == ["start"]
 
 
 def test_restart_follows_from_the_digest_on_the_machine_not_from_this_run() -> None:

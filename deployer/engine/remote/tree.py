@@ -1,7 +1,7 @@
 # Write files and directories on this machine. Runs on it, as root, from standard input.
 # Request (one JSON line): directories [[path, mode, owner, group]], files [[path, mode, owner, group, base64]],
-# remove [path], managed {path: component} or null. Each file appears whole or not at all; killed anywhere,
-# the next run finds what is missing by comparing again.
+# remove [path], managed {path: component} or null, stale [component]. Each file appears whole or not at all; killed
+# anywhere, the next run finds what is missing by comparing again.
 from __future__ import annotations
 
 import base64
@@ -32,6 +32,11 @@ def place(path: str, mode: int, owner: str, group: str, data: bytes) -> None:
 
 def main() -> None:
     wanted = json.loads(sys.stdin.readline())
+    for component in wanted["stale"]:
+        try:
+            os.unlink(f"{STATE}/applied/{component}")
+        except FileNotFoundError:
+            pass
     for path, mode, owner, group in wanted["directories"]:
         os.makedirs(path, mode=0o755, exist_ok=True)
         os.chown(path, pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid)
