@@ -1,6 +1,7 @@
 """`deploy doctor`: what would go wrong, before money is spent and after. Reads, and changes nothing.
 
-Files of judgement (project, vendor, hosts, mail, names) are pure: answers in, findings out. examination.py asks.
+project, vendor, hosts, mail and names judge, and are pure: answers in, findings out. inside and outside ask, and
+examination says what is asked when.
 """
 
 from __future__ import annotations

@@ -104,3 +104,15 @@ def _size(size: Size) -> str:
 
 def _money(amount: float, currency: str) -> str:
     return f"{amount:.2f} {currency} a month".replace("  ", " ")
+
+
+def reverse(provider: str, name: str, settable: bool, smarthosts: bool) -> Finding:
+    """Whether the mail machine's address can answer with `name`, before there is one."""
+    id, what = "vendor.reverse", "reverse names"
+    if settable:
+        return Finding(id, "ok", what, provider, "deploy up sets them")
+    text = "the toolkit cannot set them there"
+    if smarthosts:
+        return Finding(id, "ok", what, provider, f"{text}; not needed while smarthosts send the mail")
+    next = f"find out how {name} becomes the reverse name of the mail machine's address (panel or support)"
+    return Finding(id, "warn", what, provider, text, next)
