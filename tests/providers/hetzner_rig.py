@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import hcloud
 import pytest
 
-from deployer.core.machine import Deployment, MachineSpec, Opening, Size
+from deployer.core.machine import Deployment, Machine, MachineSpec, Opening, Size
 from providers import hetzner
 from providers.hetzner import HetznerProvider, api
 from tests.providers.contract import HOST, LOGIN
 from tests.rig.hetzner import FakeHetzner
 
 DEPLOYMENT = Deployment("trial", "contract")
+OTHER = Deployment("other", "contract")
 SPEC = MachineSpec(
     name="trial-database-1",
     roles=("database",),
@@ -63,6 +66,21 @@ class Vendor:
 
 def spec(name: str = SPEC.name, **changes: object) -> MachineSpec:
     return replace(SPEC, name=name, **changes)  # type: ignore[arg-type]
+
+
+def made(vendor: Vendor, **changes: object) -> Machine:
+    return vendor.provider().create_machine(DEPLOYMENT, spec(**changes))  # type: ignore[arg-type]
+
+
+def record(vendor: Vendor, kind: str) -> dict[str, Any]:
+    """The only one of its kind."""
+    (found,) = vendor.fake.store.tables[kind].values()
+    return found
+
+
+def by_hand(vendor: Vendor) -> hcloud.Client:
+    """Somebody else with the same project."""
+    return hcloud.Client(vendor.fake.token, api_endpoint=vendor.fake.endpoint, poll_interval=0.01)
 
 
 @pytest.fixture
