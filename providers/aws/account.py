@@ -28,6 +28,7 @@ class Account:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._clients: dict[tuple[str, str, bool], Any] = {}
+        self._session: Any = None
 
     def client(self, service: str, region: str = "", *, once: bool = False) -> Any:
         """boto3's client. once: it tries a call one time only."""
@@ -35,7 +36,9 @@ class Account:
         key = (service, region, once)
         if key not in self._clients:
             boto3, config = _library()
-            self._clients[key] = boto3.session.Session().client(
+            # One session reads the long descriptions of services once for all its clients.
+            self._session = self._session or boto3.session.Session()
+            self._clients[key] = self._session.client(
                 service,
                 region_name=region,
                 endpoint_url=self.settings.endpoint or None,

@@ -57,7 +57,7 @@ def wanted(spec: MachineSpec, vpc: Thing) -> set[Rule]:
     """What may come in: the openings, and everything from the stack's other machines (they filter themselves)."""
     rules = {Rule("-1", -1, -1, str(vpc["CidrBlock"]))}
     if range6 := cidr6(vpc):
-        rules.add(Rule("-1", -1, -1, range6))
+        rules.add(Rule("-1", -1, -1, str(ip_network(range6))))
     openings = [*ALWAYS, *spec.openings]
     if not any((opening.number, opening.protocol) == (SSH, "tcp") for opening in openings):
         openings.append(Opening(SSH))
