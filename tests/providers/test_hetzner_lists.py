@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import hcloud
 import pytest
@@ -11,6 +13,9 @@ import pytest
 from deployer.core.errors import DeployError
 from deployer.core.machine import Machine
 from deployer.core.provider import Keeping, Listing, Mending, Resource, ReverseDns
+from deployer.core.resources import shipped
+from deployer.flow import registry
+from deployer.project import load
 from tests.providers.hetzner_rig import (
     DEPLOYMENT,
     OTHER,
@@ -211,3 +216,17 @@ def test_every_call_of_a_life_is_as_the_vendor_describes_it(vendor: Vendor) -> N
         by_hand(vendor).request("POST", "/networks", json={"name": "n", "ip_rnage": "10.0.0.0/16"})
     assert any("ip_rnage" in text for text in vendor.fake.violations)
     vendor.fake.violations.clear()
+
+
+def test_the_examples_of_the_inventory_are_valid(tmp_path: Path) -> None:
+    shutil.copy(shipped("inventories").parent / "stack.yaml", tmp_path)
+    text = (shipped("inventories") / "hetzner.yaml").read_text(encoding="utf-8")
+    for key in ("type: cx33", "network", "architecture"):
+        assert f"# {key}" in text
+        text = text.replace(f"# {key}", key)
+    (tmp_path / "inventories").mkdir()
+    (tmp_path / "inventories" / "hetzner.yaml").write_text(text, encoding="utf-8")
+    project = load(tmp_path, "hetzner", None, options=registry.provider_options, environment={})
+    assert project.inventory.machines[0].options == {"type": "cx33"}
+    assert set(project.inventory.options) == {"location", "network", "architecture"}
+    registry.provider(project, trust_first=False)
