@@ -39,7 +39,10 @@ def test_drift_is_shown_and_mended(scratch: Scratch) -> None:
 
 
 def test_without_ssh_it_waits_a_bounded_time(scratch: Scratch) -> None:
-    scratch.console("systemd-run --on-active=21 --timer-property=AccuracySec=100ms systemctl start ssh.service && systemctl stop ssh.service")
+    scratch.console(
+        "systemd-run --on-active=21 --timer-property=AccuracySec=100ms systemctl start ssh.service"
+        " && systemctl stop ssh.service"
+    )
     began = time.monotonic()
     told = scratch.broken()
     assert time.monotonic() - began < 35
@@ -141,3 +144,25 @@ def test_ctrl_c(scratch: Scratch, options: tuple[str, ...]) -> None:
     # Nobody has to wait for the lease.
     assert scratch.console("cat /var/lib/deploy/lease.json 2>/dev/null || true") == ""
     scratch.mended()
+
+
+def test_a_bad_file_that_was_loaded_is_replaced_in_what_runs_too(scratch: Scratch) -> None:
+    """`up` with a project's change is killed after the service had read it; then the change is taken back."""
+    folder = scratch.folder / "templates/cache"
+    folder.mkdir(parents=True)
+    text = (CHECKOUT / "templates/cache/valkey.conf.j2").read_text()
+    (folder / "valkey.conf.j2").write_text(text + "maxclients 77\n")
+    process = scratch.operator.start("up", "--yes")
+    pause_at(
+        process,
+        lambda event: event["kind"] == "step" and "valkey" in event["text"] and event["status"] == "ok",
+    )
+    process.kill()
+    process.communicate()
+    shutil.rmtree(scratch.folder / "templates")
+    asked = (
+        "valkey-cli --no-auth-warning -a $(cut -d'\"' -f2 /etc/valkey/password.conf) config get maxclients"
+    )
+    assert "77" in scratch.console(asked)
+    scratch.mended()
+    assert "77" not in scratch.console(asked)
