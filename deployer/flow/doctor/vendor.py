@@ -45,6 +45,10 @@ def prices(
     id, what = "vendor.price", "price"
     if not offers:
         return [Finding(id, "skipped", what, provider, "it sells no machines")]
+    if all(one.price == 0 for one in offers):
+        # Sizes are not enforced there, so there is nothing to fit.
+        text = f"free: they share {offers[0].name} ({_offered(offers[0])})"
+        return [Finding(id, "ok", what, provider, text)]
     found, total, unknown = [], 0.0, False
     currency = offers[0].currency
     for spec in specs:
@@ -71,8 +75,7 @@ def _price(spec: MachineSpec, offers: Sequence[Offer], exists: bool) -> tuple[Fi
     offer = next((one for one in offers if (one.name == named if named else fits(one, spec.size))), None)
     id, what = "vendor.price", "price"
     if offer:
-        size = f"{offer.cores} cores, {offer.memory:g} GiB, disk {offer.disk} GiB"
-        cost = _money(offer.price, offer.currency) if offer.price else "free"
+        size, cost = _offered(offer), _money(offer.price, offer.currency)
         small = bool(named) and not fits(offer, spec.size)
         if small:
             wish = f"{offer.name} ({size}) is smaller than its roles wish for ({_size(spec.size)})"
@@ -84,18 +87,16 @@ def _price(spec: MachineSpec, offers: Sequence[Offer], exists: bool) -> tuple[Fi
         return Finding(
             id, "skipped", what, spec.name, "it exists, and the vendor does not say its price"
         ), None
-    if all(one.price == 0 for one in offers):
-        most = offers[-1]
-        text = f"{most.name} has less than its roles wish for ({_size(spec.size)})"
-        return Finding(
-            id, "warn", what, spec.name, text, "lower sizes: in stack.yaml, or expect it to be slow"
-        ), None
     text = (
         f"the vendor has no type {named!r} here" if named else f"no type of the region has {_size(spec.size)}"
     )
     return Finding(
         id, "fail", what, spec.name, text, "take another type: or region, or lower sizes: in stack.yaml"
     ), None
+
+
+def _offered(offer: Offer) -> str:
+    return f"{offer.cores} cores, {offer.memory:g} GiB, disk {offer.disk} GiB"
 
 
 def _size(size: Size) -> str:
