@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
 from deployer.core.machine import Facts, Machine
 from deployer.core.model import Project
+
+# Where Debian's clusters lie.
+POSTGRES = "/var/lib/postgresql"
 
 # What a unit of the component does when the file changes.
 OnChange = Literal["restart", "reload", "none"]
@@ -143,11 +147,31 @@ class DnsRecord:
 
 @dataclass(frozen=True)
 class Data:
-    """Something that a backup must hold. where: a path, or a database's name for kind "postgres"."""
+    """Something that a backup must hold. where: a path, or a database's name for kind "postgres".
+
+    within: a folder around it that is put on the data volume as a whole, such as the home of the program's user.
+    """
 
     name: str
     kind: Literal["postgres", "files", "sqlite", "valkey"]
     where: str
+    within: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The folder that lies on the machine's data volume, where it has one."""
+        if self.kind == "postgres":
+            return self.within or POSTGRES
+        return self.within or (str(PurePosixPath(self.where).parent) if self.kind == "sqlite" else self.where)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the machine (where) that lies on its data volume (what). unit: of systemd, which mounts it."""
+
+    where: str
+    what: str
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -178,6 +202,8 @@ class ComponentSpec:
     probes: tuple[Probe, ...] = ()
     dns: tuple[DnsRecord, ...] = ()
     data: tuple[Data, ...] = ()
+    # Folders on the data volume; base names them for all. They are mounted before any package is installed.
+    mounts: tuple[Mount, ...] = ()
     # Why the deployment is degraded, in words for the operator ("no SMS carrier: messages wait in the spool").
     warnings: tuple[str, ...] = ()
     # Changes of these restart the component like a changed file does (a release, a certificate).

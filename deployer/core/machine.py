@@ -33,6 +33,16 @@ class Size:
     disk: int = 0
 
 
+# What a role needs where the stack does not say. Chosen so that everything on one machine fits the common type of
+# 8 GiB, and an app or a database apart one of 4 GiB. disk: of the data; the system has its own.
+SIZES: Mapping[str, Size] = {
+    "app": Size(2, 3, 40),
+    "database": Size(2, 3, 40),
+    "mail": Size(1, 1, 10),
+    "sms": Size(1, 1, 10),
+}
+
+
 @dataclass(frozen=True)
 class Opening:
     """A port that the vendor's own firewall shall let in, as a second wall before the machine's.

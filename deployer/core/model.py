@@ -64,7 +64,7 @@ class Stack:
     operators: tuple[Operator, ...]
     mail: MailPolicy
     sms: SmsPolicy
-    # Size wished for each role.
+    # Size wished for each role; complete when it comes from project/.
     sizes: Mapping[str, Size] = field(default_factory=dict)
     # Settings that the app's manifest offers, such as {"registration": "open"}.
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -110,6 +110,14 @@ class Keeping(Protocol):
 
 
 @runtime_checkable
+class VolumePrices(Protocol):
+    """A provider that knows what a data volume costs beside the machine, which is what `offers` price."""
+
+    def volume_price(self, size: int) -> float:
+        """A volume of `size` GiB a month, in the currency of the offers."""
+
+
+@runtime_checkable
 class Mending(Protocol):
     """A provider that sees what somebody changed at the vendor by hand (rules, labels), and can put it back."""
 

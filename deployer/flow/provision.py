@@ -8,11 +8,15 @@ from dataclasses import replace
 from deployer.core.errors import DeployError
 from deployer.core.events import Event, Sink
 from deployer.core.keytext import public_ssh
-from deployer.core.machine import Machine, MachineSpec, Size
+from deployer.core.machine import SIZES, Machine, MachineSpec, Size
 from deployer.core.model import MachineEntry, Project
 from deployer.core.plan import Change
 from deployer.core.provider import Preparing, Provider
+from deployer.flow.sizes import total
 from deployer.state.journal import Journal, intention
+
+# Address of a machine that does not exist yet (RFC 5737: nobody has it).
+PLACEHOLDER = "192.0.2.1"
 
 
 def machine_specs(project: Project, secrets: Mapping[str, str]) -> list[MachineSpec]:
@@ -33,13 +37,8 @@ def machine_specs(project: Project, secrets: Mapping[str, str]) -> list[MachineS
 
 
 def _size(project: Project, entry: MachineEntry) -> Size:
-    """The sum of what the machine's roles wish for."""
-    sizes = [project.stack.sizes[role] for role in entry.roles if role in project.stack.sizes]
-    return Size(
-        sum(size.cores for size in sizes),
-        sum(size.memory for size in sizes),
-        sum(size.disk for size in sizes),
-    )
+    """What the machine's roles need together."""
+    return total(project.stack.sizes.get(role, SIZES[role]) for role in entry.roles)
 
 
 def roles(project: Project) -> dict[str, tuple[str, ...]]:
@@ -78,7 +77,15 @@ def prepare(provider: Provider, sink: Sink) -> None:
 
 def placeholder(spec: MachineSpec) -> Machine:
     """Stands for a machine that does not exist yet, in a plan."""
-    return Machine(spec.name, "", "absent", "192.0.2.1", host_key_public=spec.host_key_public)
+    return Machine(
+        spec.name,
+        "",
+        "absent",
+        PLACEHOLDER,
+        host_key_public=spec.host_key_public,
+        type=spec.type,
+        volume=bool(spec.volume),
+    )
 
 
 def create(

@@ -78,6 +78,11 @@ def provider(project: Project, *, trust_first: bool) -> Provider:
     return made
 
 
+def sells(name: str) -> bool:
+    """The provider has machine types to choose from: a machine's entry in the inventory may name one."""
+    return "type" in provider_module(name).MACHINE_OPTIONS
+
+
 def provider_options(name: str) -> tuple[Sequence[str], Sequence[str]]:
     """Keys allowed in the inventory's section of the provider, and in a machine's entry."""
     module = provider_module(name)

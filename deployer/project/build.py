@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deployer.core.machine import ROLES, Size
+from deployer.core.machine import ROLES, SIZES, Size
 from deployer.core.model import (
     Acme,
     Carrier,
@@ -75,9 +77,7 @@ def stack(
             mta_sts=file.mail.mta_sts,
         ),
         sms=_sms(file, document, mistakes),
-        sizes={
-            role: _size(getattr(file.sizes, role)) for role in ROLES if role in file.sizes.model_fields_set
-        },
+        sizes={role: _size(getattr(file.sizes, role), SIZES[role]) for role in ROLES},
         settings=settings,
         upgrade_window=file.upgrade_window,
         timezone=file.timezone,
@@ -194,8 +194,11 @@ def _carrier(item: CarrierSection) -> Carrier:
     return Carrier(**{name: getattr(item, name) for name in CarrierSection.model_fields})
 
 
-def _size(section: SizeSection) -> Size:
-    return Size(section.cores, section.memory, round(section.disk))
+def _size(section: SizeSection, default: Size) -> Size:
+    """What was written, and the default for each key that was not."""
+    written = {key: getattr(section, key) for key in section.model_fields_set}
+    merged = replace(default, **written)
+    return replace(merged, disk=math.ceil(merged.disk))
 
 
 def _setting(key: str, value: object, manifest: Manifest, document: Document, mistakes: Mistakes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployer.core.errors import InputError
-from deployer.core.machine import ROLES, Size
+from deployer.core.machine import ROLES, SIZES, Size
 from deployer.core.model import Acme, Operator, Project
 from deployer.project import find_inventory, load, load_stack
 
@@ -129,7 +129,7 @@ settings: {upload: 7, loud: true, registration: closed}
     )
     assert database.options["host_key"] == "0123"
     assert project.stack.upgrade_window == "23:30"
-    assert project.stack.sizes == {"database": Size(2, 0.5, 40)}
+    assert project.stack.sizes == {**SIZES, "database": Size(2, 0.5, 40)}
     assert project.stack.settings == {"registration": "closed", "upload": 7, "loud": True}
     assert not project.inventory.catch
     assert project.inventory.acme.directories[0].startswith("https://acme-v02.api.letsencrypt.org")

@@ -307,4 +307,9 @@ def _data(layout: Layout) -> Iterator[Data]:
     for name in layout.app.databases:
         yield Data(name, "postgres", name)
     for entry in layout.app.data:
-        yield Data(entry.name, "sqlite" if entry.kind == "sqlite" else "files", f"{layout.data}/{entry.path}")
+        yield Data(
+            entry.name,
+            "sqlite" if entry.kind == "sqlite" else "files",
+            f"{layout.data}/{entry.path}",
+            layout.data,
+        )

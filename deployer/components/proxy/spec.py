@@ -89,7 +89,7 @@ def spec(ctx: Context) -> ComponentSpec:
         probes=_probes(ctx),
         dns=_dns(ctx),
         # Accounts and certificates: a move carries them over, so that no CA is asked in the middle of it.
-        data=(Data("proxy's certificates", "files", "/var/lib/caddy/.local/share/caddy"),)
+        data=(Data("proxy's certificates", "files", "/var/lib/caddy/.local/share/caddy", "/var/lib/caddy"),)
         if acme.directories
         else (),
     )
