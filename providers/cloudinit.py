@@ -76,7 +76,7 @@ def user_data(spec: MachineSpec, *, devices: Sequence[str] = DEVICES, patience: 
     if spec.host_key:
         config["ssh_keys"] = {
             "ed25519_private": spec.host_key.rstrip("\n") + "\n",
-            "ed25519_public": spec.host_key_public,
+            "ed25519_public": spec.host_key_public.strip() + "\n",
         }
     if spec.volume:
         config["bootcmd"] = [["sh", "-c", mount_script(devices, patience)]]

@@ -35,7 +35,7 @@ def test_the_host_key_is_ours_and_the_only_one() -> None:
     config = parsed(SPEC)
     assert config["ssh_keys"] == {
         "ed25519_private": SPEC.host_key,
-        "ed25519_public": SPEC.host_key_public,
+        "ed25519_public": SPEC.host_key_public + "\n",
     }
     assert config["ssh_deletekeys"] is True
     assert config["ssh_genkeytypes"] == ["ed25519"]
