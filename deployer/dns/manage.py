@@ -31,7 +31,7 @@ LONGEST = 90
 
 @dataclass(frozen=True)
 class Planned:
-    """What shall change, or was changed. notes: what is left as it is and why.
+    """What shall change, or was changed. notes: what is left as it is and why; refused: of which sets.
 
     conflicts: others' records that stand in the way (nothing is applied then);
     failed: vendors that cannot be talked to, by "provider zone".
@@ -39,6 +39,7 @@ class Planned:
 
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
+    refused: frozenset[Key] = frozenset()
     conflicts: tuple[str, ...] = ()
     failed: Mapping[str, DeployError] = field(default_factory=dict)
 
@@ -105,6 +106,7 @@ def _everywhere(names: Names, work: Callable[[_Zone], Planned]) -> Planned:
     return Planned(
         tuple(change for item in good for change in item.changes),
         tuple(dict.fromkeys(note for item in good for note in item.notes)),
+        frozenset(key for item in good for key in item.refused),
         tuple(dict.fromkeys(text for item in good for text in item.conflicts)),
         failed,
     )
@@ -213,7 +215,7 @@ class _Zone:
             changes.append(_row(self.service.provider, view.get(key), decision.owners[key], key))
         notes = [f"{self.service.provider}: {note}" for note in decision.notes]
         conflicts = [f"{self.service.provider}: {text}" for text in decision.conflicts]
-        return Planned(tuple(changes), tuple(notes), tuple(conflicts))
+        return Planned(tuple(changes), tuple(notes), frozenset(decision.refused), tuple(conflicts))
 
 
 def _row(provider: str, before: Rrset | None, after: Rrset | None, key: Key) -> Change:

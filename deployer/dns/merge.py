@@ -26,12 +26,14 @@ _HOSTS = ("A", "AAAA", "CNAME")
 class Decision:
     """after: each set that must change, as it shall be (None: away). owners: the ownership sets, likewise.
 
-    notes: what is left as it is, for the operator; conflicts: what stops us; view: the zone that was read.
+    notes: what is left as it is, for the operator; refused: of which sets; conflicts: what stops us;
+    view: the zone that was read.
     """
 
     after: dict[Key, Rrset | None] = field(default_factory=dict)
     owners: dict[Key, Rrset | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    refused: set[Key] = field(default_factory=set)
     conflicts: list[str] = field(default_factory=list)
     view: dict[Key, Rrset] = field(default_factory=dict, repr=False)
 
@@ -109,12 +111,14 @@ def _one(
         refusal = _refusal(view, wanted, key, wish, strangers, known)
         if refusal:
             decision.notes.append(refusal)
+            decision.refused.add(key)
             wishes = {}
     missing = {mark: value for mark, value in wishes.items() if mark not in theirs}
     # Our values in the form in which the vendor gave them back: another form alone is no change.
     after = tuple(theirs.values()) + tuple(found.get(mark, value) for mark, value in missing.items())
     touched = set(after) != set(found.values())
     if touched and strangers and not exact:
+        decision.refused.add(key)
         decision.notes.append(
             f"{_words(key)}: others' values are there, and this vendor's module may not keep them as they are;"
             " enter or remove ours by hand"

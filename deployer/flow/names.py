@@ -31,10 +31,12 @@ MOST = 6
 
 @dataclass(frozen=True)
 class Naming:
-    """changes: rows of a plan; notes: what is left as it is; degraded: a vendor of two that cannot be talked to."""
+    """changes: rows of a plan; notes: what is left as it is; refused: the names and types of it;
+    degraded: a vendor of two that cannot be talked to; conflicts: names that are somebody else's."""
 
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
+    refused: frozenset[tuple[str, str]] = frozenset()
     degraded: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
 
@@ -58,7 +60,7 @@ def _names(session: Session, wanted: Sequence[DnsRecord]) -> Names:
 
 def _naming(planned: Planned) -> Naming:
     failed = [f"DNS vendor {label}: {error.why}" for label, error in planned.failed.items()]
-    return Naming(planned.changes, planned.notes, tuple(failed), planned.conflicts)
+    return Naming(planned.changes, planned.notes, planned.refused, tuple(failed), planned.conflicts)
 
 
 def plan(session: Session, machines: Mapping[str, Machine]) -> Naming:
@@ -105,19 +107,13 @@ def apply(session: Session, machines: Mapping[str, Machine]) -> Naming:
     wanted = records(session.specs(machines, {}).values())
     session.sink(Event("stage", "names", status="start"))
     naming = _naming(manage.apply(_names(session, wanted)))
-    left = authoritative.settle(
-        _set(wanted, naming), session.project.inventory.dns, _resolvers(session), SETTLE
-    )
+    # Those that were left as they are, the notes name.
+    set_now = [record for record in wanted if (record.name, record.type) not in naming.refused]
+    left = authoritative.settle(set_now, session.project.inventory.dns, _resolvers(session), SETTLE)
     for text in _few([str(one) for one in left]):
         session.sink(Event("warning", f"not as set after {SETTLE} s: {text}"))
     session.sink(Event("stage", "names", status="ok"))
     return naming
-
-
-def _set(wanted: Sequence[DnsRecord], naming: Naming) -> list[DnsRecord]:
-    """Without those that were left as they are, which the notes name."""
-    refused = {note.split(": ", 1)[-1].split(" stays ")[0].split(" is not set")[0] for note in naming.notes}
-    return [record for record in wanted if f"{record.type} of {record.name}" not in refused]
 
 
 def remove(session: Session) -> Naming:
