@@ -36,6 +36,9 @@ def network_file(record: Record, settings: Settings) -> str:
     lines = [
         "[Match]",
         "Name=host0",
+        "[Link]",
+        # One for each address: the next machine that gets the address is not looked for at the last one's.
+        f"MACAddress={hardware(record.address)}",
         "[Network]",
         "DHCP=no",
         "IPv6AcceptRA=no",
@@ -47,6 +50,11 @@ def network_file(record: Record, settings: Settings) -> str:
         # We gave the addresses out; looking for duplicates would only keep services from binding at first.
         lines += ["[Address]", f"Address={record.address6}/64", "DuplicateAddressDetection=none"]
     return "\n".join(lines) + "\n"
+
+
+def hardware(address: str) -> str:
+    """02: locally administered (IEEE 802)."""
+    return ":".join(f"{byte:02x}" for byte in (2, 0, *ip_address(address).packed))
 
 
 def write(root: Path, record: Record, spec: MachineSpec, settings: Settings) -> str:
