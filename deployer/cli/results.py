@@ -11,7 +11,7 @@ from deployer.cli import output
 from deployer.cli.options import Settings
 
 if TYPE_CHECKING:
-    from deployer.core.plan import Change, Plan
+    from deployer.core.plan import Change, Place, Plan
 
 
 def _json(data: object, chosen: Settings) -> bool:
@@ -94,8 +94,19 @@ def down(result: Mapping[str, Any], chosen: Settings) -> None:
         output.write(f"deleted {name}")
     for name in stopped:
         output.write(f"stopped our services on {name}; the machine and its data stay")
+    for name in result.get("destroyed") or ():
+        output.write(f"deleted the data volume {name}")
+    kept = result.get("kept") or ()
+    for volume in kept:
+        price = f", {money(volume['price'], volume['currency'])}" if volume.get("price") else ""
+        output.write(f"the data volume {volume['name']} ({volume['id']}) stays{price}")
+    if kept:
+        output.write("note: deploy down --destroy-data STACKNAME deletes what holds data, for ever")
     _notes(result.get("notes"))
-    output.write("Down." if deleted or stopped else "Nothing to do: no machine of this deployment exists.")
+    if deleted or stopped or result.get("destroyed"):
+        output.write("Down.")
+    else:
+        output.write("Nothing to do: no machine of this deployment exists.")
     output.write("The secrets bundle and the project's files are kept.")
 
 
@@ -103,19 +114,21 @@ def plan(found: Plan, chosen: Settings) -> None:
     """Every change, machine by machine, component by component."""
     if _json(found.to_json(), chosen):
         return
+    if found.cost or any(place.state != "exists" for place in found.machines):
+        _heading("Machines", found.machines)
+        _lines(_records([_place(place) for place in found.machines]))
     by_machine: dict[str, list[Change]] = {}
     for change in found.changes:
         by_machine.setdefault(change.machine, []).append(change)
     for machine, changes in by_machine.items():
         _heading(machine or "Everywhere")
-        _lines(
-            output.table(
-                [(c.component, c.action, c.kind, _named(c.name, c.detail)) for c in _joined(changes)]
-            )
-        )
+        _changes(changes, chosen.verbose)
     for warning in found.warnings:
         output.write(_odd(f"warning: {warning}"))
     _notes(found.notes)
+    if found.cost:
+        price = " and ".join(money(amount, currency) for currency, amount in sorted(found.cost.items()))
+        output.write(f"All machines: {price}; traffic is not counted.")
     if found.empty:
         output.write("No changes: everything is as the project's files say.")
         return
@@ -126,6 +139,40 @@ def plan(found: Plan, chosen: Settings) -> None:
     kinds = ", ".join(f"{action} {count}" for action, count in counts.items())
     machines = _count(len(by_machine), "machine")
     output.write(f"{_count(total, 'change')} on {machines}: {kinds}.")
+
+
+def _place(place: Place) -> dict[str, str]:
+    words = {
+        "create": "to be made",
+        "start": "to be started",
+        "remove": "to be deleted",
+        "unwanted": "left alone",
+    }
+    return {
+        "name": place.name,
+        "state": words.get(place.state, place.state),
+        "type": place.type,
+        "address": place.address,
+        "volume": f"{place.volume} GiB" if place.volume else "",
+        "price": money(place.price, place.currency) if place.price else "",
+    }
+
+
+def _changes(changes: Sequence[Change], verbose: bool) -> None:
+    """The rows of one machine; with `verbose`, below each file what differs in it."""
+    joined = list(_joined(changes))
+    rows = output.table([(c.component, c.action, c.kind, _named(c.name, c.detail)) for c in joined])
+    for row, change in zip(rows, joined, strict=True):
+        output.write(row)
+        if not verbose or not change.diff:
+            continue
+        for line in change.diff.splitlines():
+            colour = {"+": "green", "-": "red"}.get(line[:1])
+            output.write(output.style(f"      {line}", sys.stdout, fg=colour))
+
+
+def money(amount: float, currency: str) -> str:
+    return f"{amount:.2f} {currency} a month"
 
 
 def _joined(changes: Sequence[Change]) -> Iterable[Change]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from deployer.core.errors import DeployError
+from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.keytext import public_ssh
 from deployer.core.machine import SIZES, Machine, MachineSpec, Size
@@ -66,6 +66,34 @@ def missing(specs: Sequence[MachineSpec], existing: Mapping[str, Machine]) -> li
 def unwanted(specs: Sequence[MachineSpec], existing: Mapping[str, Machine]) -> list[str]:
     wanted = {spec.name for spec in specs}
     return [name for name in existing if name not in wanted]
+
+
+def destroyed(
+    allowed: Sequence[str], specs: Sequence[MachineSpec], existing: Mapping[str, Machine]
+) -> tuple[dict[str, Machine], list[str]]:
+    """The machines that --allow-destroy names, and what to say about names that no machine has: a run that was
+    broken off may have deleted them. Raises InputError for one that the inventory names."""
+    for name in allowed:
+        if name in {spec.name for spec in specs}:
+            raise InputError(
+                "choosing what to delete",
+                f"{name} stands in the inventory",
+                "take its entry out of the inventory first; deploy down deletes all machines",
+            )
+    extra = unwanted(specs, existing)
+    others = [name for name in allowed if name not in extra]
+    left = [f"--allow-destroy {name}: there is no such machine, so nothing is deleted" for name in others]
+    machines = {name: existing[name] for name in extra if name in allowed and existing[name].ours}
+    return machines, left
+
+
+def delete(provider: Provider, machines: Mapping[str, Machine], journal: Journal, sink: Sink) -> None:
+    """Delete machines, each with what was made for it; data volumes stay where the provider keeps them."""
+    for name, machine in machines.items():
+        sink(Event("machine", "delete machine", machine=name, status="start"))
+        with intention(journal, "delete_machine", name, id=machine.id):
+            provider.delete_machine(machine)
+        sink(Event("machine", "machine deleted", machine=name, status="ok"))
 
 
 def prepare(provider: Provider, sink: Sink) -> None:

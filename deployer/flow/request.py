@@ -15,7 +15,10 @@ def agree(question: str) -> bool:
 class Request:
     """root: the project folder. provider: a name, meaning inventories/NAME.yaml; inventory_file: another file.
     app: instead of the stack's. identity: age identity file. trust_first: accept an unknown host key once.
-    confirm: asked with a question before something is changed; False stops."""
+    confirm: asked with a question before something is changed; False stops.
+    allow_destroy: names of machines that `up` may delete when the inventory does not name them any more.
+    destroy_data: the stack's name, to have `down` delete the volumes with its data.
+    details: `plan` fetches changed files and shows what differs in them."""
 
     root: Path
     provider: str | None = None
@@ -24,6 +27,9 @@ class Request:
     identity: Path | None = None
     trust_first: bool = False
     confirm: Callable[[str], bool] = agree
+    allow_destroy: tuple[str, ...] = ()
+    destroy_data: str = ""
+    details: bool = False
     verbose: bool = False
     # Show the engine's own warnings.
     debug: bool = False

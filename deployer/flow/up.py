@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deployer.core.errors import DeployError, InputError
+from deployer.core.errors import DeployError, InputError, UnreachableError
 from deployer.core.events import Event, Sink
-from deployer.core.machine import Machine
-from deployer.core.plan import Change
-from deployer.flow import names, observe, provision, registry, summary
+from deployer.core.machine import Machine, MachineSpec
+from deployer.core.plan import Change, Plan
+from deployer.flow import mending, names, observe, places, provision, registry, sizes, summary
 from deployer.flow.apply import phases
 from deployer.flow.look import ProbeResult, View, look, outside, results
+from deployer.flow.mending import Drift
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, SSH_NEW, Session
+from deployer.flow.sizes import Sized
 from deployer.probes import run as run_probes
+
+if TYPE_CHECKING:
+    from deployer.state.journal import Journal
 
 # Seconds that all phases together may take (a first installation over a slow line).
 APPLY = 3600
@@ -46,42 +52,108 @@ def _up(session: Session, started: datetime, began: float) -> dict[str, Any]:
     with lock(project.state_dir, "up") as held:
         provision.prepare(session.provider, session.sink)
         existing = session.existing()
-        specs = session.machine_specs()
-        todo = provision.missing(specs, existing)
-        extra = provision.unwanted(specs, existing)
-        if extra:
-            session.sink(Event("warning", f"not in the inventory and left alone: {', '.join(extra)}"))
-        if todo:
+        journal = Journal(project.state_dir)
+        specs: Sequence[MachineSpec] = session.machine_specs()
+        destroy = _destroyed(session, specs, existing)
+        if todo := [change.name for change in provision.missing(specs, existing)]:
             session.provider.check()
             names.check(session, specs, existing)
-            _confirm(session, f"{len(todo)} machine(s) to make or start for {project.deployment}. Go on?")
-        journal = Journal(project.state_dir)
-        machines = provision.create(session.provider, project, specs, existing, journal, session.sink)
-        return _converge(session, machines, held, bool(todo), started, began)
+        sized = sizes.choose(session, specs, existing)
+        for warning in sized.warnings:
+            session.sink(Event("warning", warning))
+        if todo:
+            sized = replace(sized, specs=tuple(_opened(session, sized.specs, existing)))
+            _confirm(session, _making(session, sized, existing, todo))
+        machines = provision.create(session.provider, project, sized.specs, existing, journal, session.sink)
+        run = _Run(sized.specs, machines, frozenset(todo), destroy, journal, held, started, began)
+        return _converge(session, run)
 
 
-def _converge(
-    session: Session, machines: Mapping[str, Machine], held: Any, new: bool, started: datetime, began: float
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Run:
+    """machines: all wanted ones; new: names of those that were made or started; destroy: to be deleted at the end."""
+
+    specs: Sequence[MachineSpec]
+    machines: Mapping[str, Machine]
+    new: Collection[str]
+    destroy: Mapping[str, Machine]
+    journal: Journal
+    held: Any
+    started: datetime
+    began: float
+
+
+def _destroyed(
+    session: Session, specs: Sequence[MachineSpec], existing: Mapping[str, Machine]
+) -> dict[str, Machine]:
+    """The machines to delete once the others are well; asks for each. The rest of what nobody names is told."""
+    destroy, unknown = provision.destroyed(session.request.allow_destroy, specs, existing)
+    for warning in unknown:
+        session.sink(Event("warning", warning))
+    for name in provision.unwanted(specs, existing):
+        if name not in destroy:
+            text = f"{name} is not in the inventory and is left alone; --allow-destroy {name} deletes it"
+            session.sink(Event("warning", text))
+    if destroy:
+        _confirm(
+            session, f"delete {', '.join(destroy)} with all on its disk, once the others are well. Go on?"
+        )
+    return destroy
+
+
+def _opened(
+    session: Session, specs: Sequence[MachineSpec], existing: Mapping[str, Machine]
+) -> list[MachineSpec]:
+    machines = {spec.name: existing.get(spec.name) or provision.placeholder(spec) for spec in specs}
+    return sizes.opened(session, specs, machines)
+
+
+def _making(session: Session, sized: Sized, existing: Mapping[str, Machine], todo: Collection[str]) -> str:
+    """The question, with what it will cost."""
+    listed = [place for place in places.places(session.provider, sized, existing) if place.name in todo]
+    cost = Plan(machines=tuple(listed)).cost
+    price = f", {places.cost_words(cost)}" if cost else ""
+    return f"{len(todo)} machine(s) to make or start for {session.project.deployment}{price}. Go on?"
+
+
+def _converge(session: Session, run: _Run) -> dict[str, Any]:
+    machines, new = run.machines, bool(run.new)
     timeout = SSH_NEW if new else SSH
     connection = session.connect(machines, timeout)
     _save(session, machines)
-    with ThreadPoolExecutor(2) as pool, _Lease(session, machines, held) as lease:
+    with ThreadPoolExecutor(3) as pool, _Lease(session, machines, run.held) as lease:
         # From outside, before anything is changed, while the machines are looked at: on an unchanged deployment
         # these are the answers, and nothing is asked twice.
         early = pool.submit(_outer, session, machines) if not new else None
         naming = pool.submit(names.plan, session, machines) if names.managed(session) else None
-        view = look(session, machines, connection, timeout=timeout, lease=lease.take())
+        older = [name for name in machines if name not in run.new]
+        drifting = pool.submit(mending.look, session, run.specs, machines, older)
+        try:
+            view = look(session, machines, connection, timeout=timeout, lease=lease.take())
+            drift, mended = drifting.result(), False
+        except UnreachableError:
+            # Somebody may have closed SSH in the vendor's firewall.
+            drift, mended = drifting.result(), True
+            if not drift.changes:
+                raise
+            _mend(session, drift, machines, ask=True)
+            connection = session.connect(machines, timeout)
+            view = look(session, machines, connection, timeout=timeout, lease=lease.take())
         lease.renew_from_now_on()
+        for warning in drift.warnings:
+            session.sink(Event("warning", warning))
         for warning in view.warnings:
             session.sink(Event("warning", warning))
         outer = early.result() if early else None
         named = naming.result() if naming else names.Naming()
         names.stop(session, named)
-        changes = [*named.changes, *view.changes]
-        if changes:
-            _announce(session, changes)
-            _confirm(session, f"{len(changes)} change(s). Go on?")
+        todo = [*(() if mended else drift.changes), *named.changes, *view.changes]
+        changes = [*drift.changes, *named.changes, *view.changes]
+        if todo:
+            _announce(session, todo)
+            _confirm(session, f"{len(todo)} change(s). Go on?")
+        if drift.changes and not mended:
+            _mend(session, drift, machines)
         if named.changes:
             # Before the services: certificate authorities look for the names.
             names.apply(session, machines)
@@ -94,16 +166,27 @@ def _converge(
         if changes:
             outer = None
         probes = results(view, _outer(session, machines, view) if outer is None else outer)
-        body = summary.build(session, view, changes, probes, time.monotonic() - began, new)
+        body = summary.build(session, view, changes, probes, time.monotonic() - run.began, new)
         body["degraded"] += [*named.degraded, *unreversed]
         body["notes"] += named.notes
         lease.release()
-    if changes or new:
+    if run.destroy and not _red(probes):
+        provision.delete(session.provider, run.destroy, run.journal, session.sink)
+        body["deleted"] = list(run.destroy)
+    if changes or new or run.destroy:
         from deployer.state import receipts
 
-        receipts.write(session.project.root, "up", session.project.deployment, summary.receipt(body), started)
+        deployment = session.project.deployment
+        receipts.write(session.project.root, "up", deployment, summary.receipt(body), run.started)
     _judge(session, probes)
     return body
+
+
+def _mend(session: Session, drift: Drift, machines: Mapping[str, Machine], *, ask: bool = False) -> None:
+    if ask:
+        _announce(session, drift.changes)
+        _confirm(session, f"{len(drift.changes)} change(s) at the vendor, which may be why. Go on?")
+    mending.mend(session, drift, machines)
 
 
 def _save(session: Session, machines: Mapping[str, Machine]) -> None:
@@ -124,7 +207,7 @@ def _announce(session: Session, changes: Sequence[Change]) -> None:
         session.sink(
             Event(
                 "change",
-                f"{change.component}: {change}",
+                f"{change.component}: {change}" if change.component else str(change),
                 machine=change.machine,
                 status="",
                 data=change.to_json(),
@@ -163,9 +246,13 @@ def _outer(session: Session, machines: Mapping[str, Machine], view: View | None 
     return run_probes(outside(specs), session.trusted_ca())
 
 
+def _red(probes: Sequence[ProbeResult]) -> list[ProbeResult]:
+    return [probe for probe in probes if not probe.ok and not probe.degrades]
+
+
 def _judge(session: Session, probes: Sequence[ProbeResult]) -> None:
     """Red probes fail the run; those that only degrade are told."""
-    red = [probe for probe in probes if not probe.ok and not probe.degrades]
+    red = _red(probes)
     if not red:
         return
     first = red[0]
