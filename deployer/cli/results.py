@@ -43,11 +43,20 @@ def up(result: Mapping[str, Any], chosen: Settings) -> None:
     if 0 < len(made) <= FEW:
         _heading("Changed")
         _lines(output.table([_row(change) for change in made]))
+    _entered(result)
     _notes(result.get("notes"))
     changed = result.get("changed")
     count = len(changed) if isinstance(changed, list | tuple) else int(changed or 0)
     what = _count(count, "change") if count else "no change"
     _verdict(result, f"Up, {what}, in {output.clock(float(result.get('seconds') or 0))}.")
+
+
+def _entered(result: Mapping[str, Any]) -> None:
+    """Records that nobody but the operator can set, when something changed."""
+    if result.get("dns_by_hand") and result.get("changed"):
+        _heading("DNS records to enter at whoever serves the zone")
+        rows = [[str(one[key]) for key in ("name", "type", "ttl", "value")] for one in result.get("dns") or ()]
+        _lines(output.table(rows))
 
 
 def status(result: Mapping[str, Any], chosen: Settings) -> None:
