@@ -73,6 +73,8 @@ def build(
         "probes": [probe.to_json() for probe in probes],
         "degraded": degraded(view, probes),
         "dns": records(view),
+        # Nobody but the operator sets them. In a rehearsal nobody shall know the names.
+        "dns_by_hand": not project.inventory.dns and not project.inventory.catch,
         "notes": notes,
         "seconds": round(seconds, 2),
     }
