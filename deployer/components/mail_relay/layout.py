@@ -39,7 +39,7 @@ STRANGER_SIZE = 2 << 20
 
 
 def mail_host(project: Project) -> str:
-    """Name of the relay in the world: EHLO, MX, and (step 2) the reverse name."""
+    """Name of the relay in the world: EHLO, MX, and the reverse name."""
     return f"mail.{project.stack.domain}"
 
 
