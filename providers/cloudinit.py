@@ -67,10 +67,10 @@ def user_data(spec: MachineSpec, *, devices: Sequence[str] = DEVICES, patience: 
     config: dict[str, object] = {
         "hostname": spec.name,
         "disable_root": False,
-        "ssh_pwauth": False,
         "ssh_deletekeys": True,
         "ssh_genkeytypes": ["ed25519"],
-        # Without "default": no user besides root is made. Its password, if the vendor set one, is locked.
+        # Without "default": no user besides root is made. Its password, if the vendor set one, is locked; ssh_pwauth would
+        # say more, but restarts sshd, late enough to cut off who was quick to log in.
         "users": [{"name": "root", "lock_passwd": True, "ssh_authorized_keys": list(spec.ssh_keys)}],
     }
     if spec.host_key:

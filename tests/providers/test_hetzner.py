@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from deployer.core.machine import Deployment, MachineSpec, Size
+from deployer.core.errors import CredentialError, DeployError, QuotaError
+from deployer.core.machine import Deployment, Machine, MachineSpec, Size
 from providers import hetzner
 from providers.hetzner import HetznerProvider, api
 from tests.providers.contract import HOST, LOGIN, ProviderContract, shell
 from tests.rig import cloudimage
 from tests.rig.hetzner import FakeHetzner
+from tests.rig.hetzner.faults import AFTER
 from tests.rig.hetzner.machines import RealMachines
 from tests.rig.world import World, why_not
 
@@ -48,6 +51,43 @@ class TestHetzner(ProviderContract):
     @pytest.fixture
     def provider(self, fake: FakeHetzner, deployment: Deployment) -> HetznerProvider:
         return hetzner.make({"endpoint": fake.endpoint}, deployment)
+
+    @pytest.fixture
+    def broken_off(self, fake: FakeHetzner) -> Callable[[int], AbstractContextManager[None]]:
+        @contextmanager
+        def breaking(number: int) -> Iterator[None]:
+            fake.calls.clear()
+            fake.faults.error(422, "invalid_input", at=number, when=AFTER)
+            yield
+            fake.faults.clear()
+
+        return breaking
+
+    @pytest.fixture
+    def lost_part(self, fake: FakeHetzner) -> Callable[[Machine], None]:
+        def lose(machine: Machine) -> None:
+            fake.settle()
+            with fake.store.lock:
+                for kind in ("firewalls", "networks", "ssh_keys"):
+                    fake.store.tables[kind].clear()
+                for server in fake.store.tables["servers"].values():
+                    server["private_net"] = []
+
+        return lose
+
+    @pytest.fixture
+    def refusals(self, fake: FakeHetzner) -> Mapping[type[DeployError], AbstractContextManager[None]]:
+        @contextmanager
+        def refusing(status: int, code: str) -> Iterator[None]:
+            fake.faults.error(status, code, method="POST", times=None)
+            yield
+            fake.faults.clear()
+
+        return {
+            CredentialError: refusing(403, "forbidden"),
+            QuotaError: refusing(403, "resource_limit_exceeded"),
+            DeployError: refusing(412, "resource_unavailable"),
+        }
 
 
 def test_data_on_the_volume_outlives_the_machine(fake: FakeHetzner) -> None:
