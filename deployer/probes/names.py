@@ -55,11 +55,18 @@ class Resolver:
             found = self._resolver.resolve(f"{name.rstrip('.')}.", type, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN:
             return Answer()
+        except dns.exception.Timeout:
+            return Answer(why=f"{self._names()} did not answer within {ALL:g} s")
+        except dns.resolver.NoNameservers:
+            return Answer(why=f"{self._names()} answered with an error for {name}")
         except (dns.exception.DNSException, OSError, ValueError) as error:
             return Answer(why=" ".join(str(error).split()) or type_of(error))
         if found.rrset is None:
             return Answer()
         return Answer(tuple(item.to_text() for item in found.rrset), found.rrset.ttl)
+
+    def _names(self) -> str:
+        return f"the DNS resolver {' or '.join(map(str, self._resolver.nameservers))}"
 
     def reverse(self, address: str) -> Answer:
         return self.ask(ipaddress.ip_address(address).reverse_pointer, "PTR")

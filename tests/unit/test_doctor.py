@@ -287,6 +287,8 @@ def test_records() -> None:
     assert [(one.status, one.where) for one in found] == [("fail", "ns1"), ("fail", "ns2")]
     assert found[0].found.endswith("; and 2 more") and "by hand" in found[0].next
     assert names.records(wrong, 12, ours=True)[0].next == "deploy up writes them"
+    (nobody,) = names.records([("", "12 records: it lies in no zone")], 12, ours=True)
+    assert nobody.status == "fail" and "registrar" in nobody.next
 
 
 def test_lifetimes() -> None:
@@ -324,8 +326,8 @@ def test_access(error: DeployError | None, expected: list[Status]) -> None:
 OFFERS = [Offer("small", 2, 4, 40, 3.5), Offer("large", 8, 16, 160, 20.0)]
 
 
-def machine_spec(name: str, cores: int, type: str = "") -> MachineSpec:
-    return MachineSpec(name, ("app",), Size(cores, 2, 20), options={"type": type} if type else {})
+def machine_spec(name: str, cores: int, type: str = "", disk: int = 20) -> MachineSpec:
+    return MachineSpec(name, ("app",), Size(cores, 2, disk), options={"type": type} if type else {})
 
 
 def test_the_cheapest_that_fits_and_the_total() -> None:
@@ -334,31 +336,40 @@ def test_the_cheapest_that_fits_and_the_total() -> None:
     assert found[2].id == "vendor.total" and found[2].found.startswith("23.50 EUR a month for 2 machine(s)")
 
 
+def test_a_volume_costs_beside_the_machine_and_spares_its_disk() -> None:
+    found = vendor.prices("hetzner", OFFERS, [machine_spec("a", 2, disk=100)], {}, lambda size: size * 0.05)
+    assert "volume of 100 GiB 5.00: 8.50 EUR a month" in found[0].found
+    assert found[1].found.startswith("8.50 EUR")
+
+
 def test_what_nothing_fits_fails_and_is_not_in_the_total() -> None:
     found = vendor.prices("hetzner", OFFERS, [machine_spec("a", 64), machine_spec("b", 1)], {})
-    assert statuses(found) == ["fail", "ok", "ok"] and "without those" in found[2].found
+    assert statuses(found) == ["fail", "ok", "ok"]
+    assert found[2].found.startswith("3.50 EUR a month for 1 machine(s)") and "1 more" in found[2].found
     says_what_to_do(*found)
 
 
 def test_a_named_type_is_taken_and_told_when_it_is_small() -> None:
-    assert statuses(vendor.prices("hetzner", OFFERS, [machine_spec("a", 4, "small")], {})) == ["warn", "ok"]
-    (found,) = vendor.prices("hetzner", OFFERS, [machine_spec("a", 4, "gone")], {})[:1]
-    assert found.status == "fail" and "'gone'" in found.found
+    found = vendor.prices("hetzner", OFFERS, [machine_spec("a", 4, "small")], {})
+    assert statuses(found) == ["warn", "ok"]
+    (gone,) = vendor.prices("hetzner", OFFERS, [machine_spec("a", 4, "gone")], {})
+    assert gone.status == "fail" and '"gone"' in gone.found
+    says_what_to_do(*found, gone)
 
 
 def test_a_machine_that_exists_costs_what_it_costs() -> None:
     machine = Machine("a", "1", "running", V4, type="old", price=9.0, currency="EUR")
     found = vendor.prices("hetzner", OFFERS, [machine_spec("a", 2)], {"a": machine})
     assert found[0].found == "old, 9.00 EUR a month: exists" and found[1].found.startswith("9.00 EUR")
+    unpriced = Machine("a", "1", "running", V4, type="old")
+    assert statuses(vendor.prices("hetzner", OFFERS, [machine_spec("a", 2)], {"a": unpriced})) == ["skipped"]
 
 
 def test_machines_of_ones_own_have_no_price() -> None:
     assert statuses(vendor.prices("ssh", [], [machine_spec("a", 2)], {})) == ["skipped"]
     free = [Offer("this-computer", 2, 4, 50, 0)]
-    assert statuses(vendor.prices("local", free, [machine_spec("a", 2)], {})) == ["ok"]
-    assert statuses(vendor.prices("local", free, [machine_spec("a", 64)], {})) == ["ok"], (
-        "nothing is enforced"
-    )
+    for cores in (2, 64):
+        assert statuses(vendor.prices("local", free, [machine_spec("a", cores)], {})) == ["ok"]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from deployer.core.component import ComponentSpec
 from deployer.core.errors import DeployError
 from deployer.core.finding import Finding
 from deployer.core.machine import Machine
-from deployer.core.provider import Preparing, ReverseDns
-from deployer.flow import provision
+from deployer.core.provider import Keeping, Preparing, ReverseDns
+from deployer.flow import names, provision, sizes
 from deployer.flow.doctor import inside, outside, project, vendor
 from deployer.flow.doctor.runner import Runner, in_background
 from deployer.flow.doctor.scene import Scene
@@ -102,7 +102,9 @@ class Examination:
         return None
 
     def _prices(self, existing: Mapping[str, Machine]) -> list[Finding]:
-        return vendor.prices(self.vendor, self.provider.offers(), self.specs, existing)
+        keeping = isinstance(self.provider, Keeping)
+        volumes = partial(sizes.volume_price, self.provider) if keeping else None
+        return vendor.prices(self.vendor, self.provider.offers(), self.specs, existing, volumes)
 
     def _with_machines(self, existing: Mapping[str, Machine]) -> None:
         # Placeholders stand for machines that do not exist: the others' specs name them.
@@ -153,8 +155,7 @@ class Examination:
         if not complete:
             self._skip(_RECORDS, "not every machine exists yet, so the records are not known")
             return
-        listed = {record for own in specs.values() for spec in own for record in spec.dns}
-        wanted = sorted(listed, key=lambda record: (record.name, record.type, record.value))
+        wanted = names.records(specs.values())
         self.runner.start("dns.records", "records", partial(outside.records, self.scene, wanted))
         self.runner.start("dns.ttl", "TTL of what moves", partial(outside.lifetimes, self.scene, wanted))
 

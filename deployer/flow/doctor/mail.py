@@ -78,11 +78,10 @@ def reverse(
     settable: `deploy up` sets reverse names at this vendor.
     """
     id, what = "mail.reverse", "EHLO = PTR = A"
-    own = (
-        "deploy up sets it"
-        if settable
-        else "set it where the address comes from (the vendor's panel, or its support)"
-    )
+    own = "set it where the address comes from (the vendor's panel, or its support)"
+    if settable:
+        # `up` remembers what it has set, and asks nobody about it again.
+        own = "deploy up sets it; if somebody changed it since, delete .deploy/INVENTORY/reverse.json first"
     if pointers is None:
         return Finding(
             id, "skipped", what, address, "the DNS resolver did not answer for its reverse name", "try again"

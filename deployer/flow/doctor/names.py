@@ -112,7 +112,7 @@ def records(differences: Sequence[tuple[str, str]], count: int, ours: bool) -> l
     id, what = "dns.records", "records"
     if not differences:
         return [Finding(id, "ok", what, "", f"all {count} as wanted, at every authority")]
-    next = (
+    mend = (
         "deploy up writes them" if ours else "enter them by hand: deploy status --json lists them under dns"
     )
     by_server: dict[str, list[str]] = {}
@@ -121,6 +121,8 @@ def records(differences: Sequence[tuple[str, str]], count: int, ours: bool) -> l
     found = []
     for server, texts in by_server.items():
         more = f"; and {len(texts) - 3} more" if len(texts) > 3 else ""
+        nobody = "delegate the zone to its name servers at the registrar, and see to this computer's DNS"
+        next = mend if server else nobody
         found.append(Finding(id, "fail", what, server, "; ".join(texts[:3]) + more, next))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from urllib.parse import urlsplit
@@ -40,10 +41,18 @@ def registrar(scene: Scene) -> list[Finding]:
 def records(scene: Scene, wanted: Sequence[DnsRecord]) -> list[Finding]:
     """Every record at every authoritative server."""
     from deployer.dns.authoritative import differences
+    from deployer.probes.names import Resolver
 
+    domain = scene.project.stack.domain
+    zone = Resolver(scene.policy.resolvers).zone(domain)
+    if zone.why and not scene.inventory.dns:
+        return [Finding("dns.records", "warn", "records", domain, zone.why, _RESOLVER)]
     bound = max(1.0, scene.runner.left() - 1)
     found = differences(wanted, scene.inventory.dns, scene.policy.resolvers, bound)
-    texts = [(one.server, f"{one.type} of {one.name} {one.found}") for one in found]
+    # Nobody to ask is one fault, not one for each record.
+    nobody = Counter(one.found for one in found if not one.server)
+    texts = [("", f"{count} records: {why}") for why, count in nobody.items()]
+    texts += [(one.server, f"{one.type} of {one.name} {one.found}") for one in found if one.server]
     return names.records(texts, len(wanted), bool(scene.inventory.dns))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.errors import CredentialError, DeployError, QuotaError
 from deployer.core.finding import Finding
-from deployer.core.machine import Machine, MachineSpec, Size
+from deployer.core.machine import Machine, MachineSpec
 from deployer.core.provider import Offer
+from deployer.flow import sizes
 
 
 def access(provider: str, error: DeployError | None) -> list[Finding]:
@@ -34,77 +35,72 @@ def access(provider: str, error: DeployError | None) -> list[Finding]:
     return found
 
 
-def fits(offer: Offer, size: Size) -> bool:
-    return offer.cores >= size.cores and offer.memory >= size.memory and offer.disk >= size.disk
-
-
 def prices(
-    provider: str, offers: Sequence[Offer], specs: Sequence[MachineSpec], existing: Mapping[str, Machine]
+    provider: str,
+    offers: Sequence[Offer],
+    specs: Sequence[MachineSpec],
+    existing: Mapping[str, Machine],
+    volume_price: Callable[[int], float] | None = None,
 ) -> list[Finding]:
-    """What each machine costs a month, and all together. offers: cheapest first."""
+    """What each machine costs a month, and all together.
+
+    volume_price: of a data volume of so many GiB; None: the provider has no volumes, and data lie on the machine's disk.
+    """
     id, what = "vendor.price", "price"
     if not offers:
         return [Finding(id, "skipped", what, provider, "it sells no machines")]
     if all(one.price == 0 for one in offers):
         # Sizes are not enforced there, so there is nothing to fit.
-        text = f"free: they share {offers[0].name} ({_offered(offers[0])})"
+        one = offers[0]
+        text = f"free: they share {one.name} ({one.cores} cores, {one.memory:g} GiB, disk {one.disk} GiB)"
         return [Finding(id, "ok", what, provider, text)]
-    found, total, unknown = [], 0.0, False
-    currency = offers[0].currency
+    found, sum, unknown = [], 0.0, 0
     for spec in specs:
-        machine = existing.get(spec.name)
-        if machine and machine.price:
-            total, currency = total + machine.price, machine.currency or currency
-            text = f"{machine.type or 'machine'}, {_money(machine.price, machine.currency)}: exists"
-            found.append(Finding(id, "ok", what, spec.name, text))
-            continue
-        one, offer = _price(spec, offers, bool(machine))
-        found.append(one)
-        if offer:
-            total += offer.price
-        unknown = unknown or offer is None
-    more = ", without those named above that nothing fits" if unknown else ""
-    text = f"{_money(total, currency)} for {len(specs)} machine(s){more}; traffic and volumes not counted"
-    if total:
-        found.append(Finding("vendor.total", "ok", "price of all machines", provider, text))
+        finding, price = _price(spec, offers, existing.get(spec.name), volume_price)
+        found.append(finding)
+        sum += price or 0
+        unknown += price is None
+    words = f"{_money(sum, offers[0].currency)} for {len(specs) - unknown} machine(s); traffic is not counted"
+    if unknown:
+        words += f"; {unknown} more above has no price"
+    if sum:
+        found.append(Finding("vendor.total", "ok", "price of all machines", provider, words))
     return found
 
 
-def _price(spec: MachineSpec, offers: Sequence[Offer], exists: bool) -> tuple[Finding, Offer | None]:
-    named = str(spec.options.get("type", "") or spec.type)
-    offer = next((one for one in offers if (one.name == named if named else fits(one, spec.size))), None)
-    id, what = "vendor.price", "price"
-    if offer:
-        size, cost = _offered(offer), _money(offer.price, offer.currency)
-        small = bool(named) and not fits(offer, spec.size)
-        if small:
-            wish = f"{offer.name} ({size}) is smaller than its roles wish for ({_size(spec.size)})"
-            return Finding(
-                id, "warn", what, spec.name, wish, "take a larger type:, or lower sizes: in stack.yaml"
-            ), offer
-        return Finding(id, "ok", what, spec.name, f"{offer.name} ({size}): {cost}"), offer
-    if exists:
-        return Finding(
-            id, "skipped", what, spec.name, "it exists, and the vendor does not say its price"
-        ), None
-    text = (
-        f"the vendor has no type {named!r} here" if named else f"no type of the region has {_size(spec.size)}"
-    )
-    return Finding(
-        id, "fail", what, spec.name, text, "take another type: or region, or lower sizes: in stack.yaml"
-    ), None
-
-
-def _offered(offer: Offer) -> str:
-    return f"{offer.cores} cores, {offer.memory:g} GiB, disk {offer.disk} GiB"
-
-
-def _size(size: Size) -> str:
-    return f"{size.cores} cores, {size.memory:g} GiB, disk {size.disk} GiB"
+def _price(
+    spec: MachineSpec,
+    offers: Sequence[Offer],
+    machine: Machine | None,
+    volume_price: Callable[[int], float] | None,
+) -> tuple[Finding, float | None]:
+    """One machine's finding, and its price where it is known."""
+    id, what, volume = "vendor.price", "price", volume_price is not None
+    if machine and machine.price:
+        text = f"{machine.type or 'machine'}, {_money(machine.price, machine.currency)}: exists"
+        return Finding(id, "ok", what, spec.name, text), machine.price
+    named = (machine.type if machine else "") or str(spec.options.get("type") or "")
+    try:
+        offer = sizes.pick(spec, named, offers, volume=volume)
+    except DeployError as error:
+        if machine:
+            text = "it exists, and the vendor does not say its price"
+            return Finding(id, "skipped", what, spec.name, text), None
+        return Finding(id, "fail", what, spec.name, error.why, error.next), None
+    beside = volume_price(spec.size.disk) if volume_price and spec.size.disk else 0.0
+    text = f"{sizes.offer_words(offer)}"
+    if beside:
+        text += f", volume of {spec.size.disk} GiB {beside:.2f}"
+    text += f": {_money(offer.price + beside, offer.currency)}"
+    if not sizes.fits(offer, spec.size, volume=volume):
+        next = "take a larger type:, or lower sizes: in stack.yaml"
+        text += f"; less than its roles need ({sizes.words(spec.size)})"
+        return Finding(id, "warn", what, spec.name, text, next), offer.price + beside
+    return Finding(id, "ok", what, spec.name, text), offer.price + beside
 
 
 def _money(amount: float, currency: str) -> str:
-    return f"{amount:.2f} {currency} a month".replace("  ", " ")
+    return f"{amount:.2f} {currency} a month"
 
 
 def reverse(provider: str, name: str, settable: bool, smarthosts: bool) -> Finding:
