@@ -218,7 +218,8 @@ BAD_STACK = {
     "a section as text": (
         STACK + "mail: a@demo.test\n",
         [
-            "stack.yaml:4: mail: must be a section of keys (sender, postmaster, dkim_selector, message_size, mta_sts), not a text"
+            "stack.yaml:4: mail: must be a section of keys (sender, postmaster, dkim_selector, message_size, mta_sts), "
+            "not a text"
         ],
     ),
     "a text as section": (
@@ -364,8 +365,8 @@ BAD_INVENTORY = {
     "another provider's section": (
         local("hetzner: {}\n"),
         [
-            "inventories/here.yaml:4: hetzner: unknown key; known are: acme, carriers, catch, dns, doctor, local, machines, mail, "
-            "provider, smarthosts, sms"
+            "inventories/here.yaml:4: hetzner: unknown key; known are: acme, carriers, catch, dns, doctor, local, "
+            "machines, mail, provider, smarthosts, sms"
         ],
     ),
     "a machine's unknown key": (
