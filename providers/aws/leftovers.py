@@ -27,7 +27,10 @@ KINDS = {
 
 def delete_parts(account: Account, parts: Parts) -> None:
     """Delete one machine's parts, the instance first. Volumes that hold data stay. Missing parts are no error."""
-    machines.terminate(account, parts.instances)
+    instances = {str(instance["InstanceId"]) for instance in parts.instances}
+    # An interface names its instance even while Amazon does not list that yet.
+    users = {str(one.get("Attachment", {}).get("InstanceId", "")) for one in parts.interfaces}
+    machines.terminate(account, (instances | users) - {""})
     for address in parts.addresses:
         machines.release(account, address)
     for interface in parts.interfaces:
@@ -121,7 +124,7 @@ def delete_resource(account: Account, resource: Resource) -> None:
         )
     identity = resource.id
     if resource.kind == "machine":
-        machines.terminate(account, [thing])
+        machines.terminate(account, [identity])
     elif resource.kind == "address":
         machines.release(account, thing)
     elif resource.kind == "interface":

@@ -7,7 +7,7 @@ wait until the instance runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -270,31 +270,14 @@ def attach(account: Account, instance: Thing, volume: Thing) -> None:
             raise error
 
 
-def terminate(account: Account, instances: list[Thing]) -> None:
+def terminate(account: Account, identities: Iterable[str]) -> None:
     """Terminate them and wait for it: what they use can only be deleted after that. Volumes with data stay."""
     what = "deleting the machine"
-    for instance in instances:
-        identity = instance["InstanceId"]
-        for attempt in (1, 2):
-            try:
-                account.call(what, "terminate_instances", InstanceIds=[identity])
-                break
-            except DeployError as error:
-                if code_of(error) == "InvalidInstanceID.NotFound":
-                    break
-                # Protected against the console, and this is us.
-                if code_of(error) != "OperationNotPermitted" or attempt == 2:
-                    raise
-                account.call(
-                    what,
-                    "modify_instance_attribute",
-                    InstanceId=identity,
-                    DisableApiTermination={"Value": False},
-                )
+    wanted = sorted(set(identities))
+    for identity in wanted:
+        _terminate(account, what, identity)
     deadline = time.monotonic() + STOP_TIMEOUT
-
-    for instance in instances:
-        identity = str(instance["InstanceId"])
+    for identity in wanted:
 
         def gone(identity: str = identity) -> bool | None:
             found = flat(
@@ -307,6 +290,22 @@ def terminate(account: Account, instances: list[Thing]) -> None:
         account.wait(
             "waiting until the machine is terminated", gone, max(SETTLE, deadline - time.monotonic())
         )
+
+
+def _terminate(account: Account, what: str, identity: str) -> None:
+    try:
+        account.call(what, "terminate_instances", InstanceIds=[identity])
+    except DeployError as error:
+        if code_of(error) == "InvalidInstanceID.NotFound":
+            return
+        if code_of(error) != "OperationNotPermitted":
+            raise
+        # Protected against the console, and this is us.
+        unprotected = {"Value": False}
+        account.call(
+            what, "modify_instance_attribute", InstanceId=identity, DisableApiTermination=unprotected
+        )
+        account.call(what, "terminate_instances", InstanceIds=[identity])
 
 
 def machine(settings: Settings, name: str, parts: Parts) -> Machine:

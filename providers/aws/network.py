@@ -169,7 +169,12 @@ def _routes(account: Account, labels: dict[str, str], vpc: Thing, gateway: Thing
             key: destination,
             "GatewayId": gateway["InternetGatewayId"],
         }
-        account.fresh(what, "replace_route" if there else "create_route", **arguments)
+        try:
+            account.fresh(what, "replace_route" if there else "create_route", **arguments)
+        except DeployError as error:
+            # A repeat of a call whose answer was lost.
+            if code_of(error) != "RouteAlreadyExists":
+                raise
 
 
 def remove(account: Account, vpc: Thing) -> None:

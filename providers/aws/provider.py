@@ -155,7 +155,7 @@ class AwsProvider:
                 return instance
             if attempt == 1:
                 # Terminated by hand, and Amazon still remembers the token: a new group begins a new generation.
-                machines.terminate(account, [instance])
+                machines.terminate(account, [str(instance["InstanceId"])])
                 leftovers.delete_parts(account, replace(mine, groups=[group], interfaces=[own], addresses=[]))
                 mine = read(account, deployment.labels()).of(spec.name)
         raise DeployError(

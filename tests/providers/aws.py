@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from deployer.core.machine import Deployment, MachineSpec, Opening
 from providers import aws
-from providers.aws import AwsProvider
+from providers.aws import AwsProvider, prices
 from tests.providers.contract import HOST, LOGIN
-from tests.rig.aws.fake import FakeAws
+from tests.rig.aws.fake import CREDENTIALS, FakeAws
 
 DEPLOYMENT = Deployment("trial", "contract")
 NAME = "trial-all-1"
@@ -25,6 +27,25 @@ def shared_descriptions() -> Iterator[None]:
     loader = create_loader()
     with mock.patch("botocore.session.create_loader", lambda path: loader):
         yield
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeAws]:
+    with shared_descriptions():
+        fake = FakeAws()
+        yield fake
+        fake.close()
+
+
+@pytest.fixture
+def fake(server: FakeAws, monkeypatch: pytest.MonkeyPatch) -> FakeAws:
+    server.reset()
+    for key, value in CREDENTIALS.items():
+        monkeypatch.setenv(key, value)
+    for key in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr(prices, "_known", {})
+    return server
 
 
 def make(fake: FakeAws, **options: object) -> AwsProvider:

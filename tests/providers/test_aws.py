@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,13 @@ from deployer.core.machine import Deployment, Machine, Opening, Size
 from deployer.core.provider import Keeping, Listing, Mending, ReverseDns
 from providers.aws import account, prices
 from providers.aws.settings import parse
-from tests.providers.aws import DEPLOYMENT, NAME, NOTHING, ONE, counted, make, shared_descriptions, spec
+from tests.providers.aws import DEPLOYMENT, NAME, NOTHING, ONE, counted, fake, make, server, spec
 from tests.rig.aws.fake import CREDENTIALS, FakeAws
 
+# Fixtures are found by their names here.
+__all__ = ["fake", "server"]
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeAws]:
-    with shared_descriptions():
-        fake = FakeAws()
-        yield fake
-        fake.close()
-
-
-@pytest.fixture
-def fake(server: FakeAws, monkeypatch: pytest.MonkeyPatch) -> FakeAws:
-    server.reset()
-    for key, value in CREDENTIALS.items():
-        monkeypatch.setenv(key, value)
-    for key in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.setattr(prices, "_known", {})
-    return server
 
 
 @pytest.fixture

@@ -262,7 +262,10 @@ class Behaviour:
 
     def _patch_addresses(self) -> None:
         import moto.ec2.models.elastic_ip_addresses as module
+        from moto.ec2.utils import filter_dict_attribute_mapping
 
+        # A filter of DescribeInstances that moto does not know.
+        filter_dict_attribute_mapping["client-token"] = "client_token"
         module.random_ip = lambda: self.free_addresses.pop(0) if self.free_addresses else next(self.addresses)
 
     def _release_address(self, request: Request) -> Answer:
