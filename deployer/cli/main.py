@@ -7,11 +7,12 @@ import sys
 import click
 
 from deployer import __version__
-from deployer.cli import about, bring, doctor, failures, init, machines, output, secrets
+from deployer.cli import about, bring, doctor, failures, init, machines, output, secrets, vendors
 from deployer.cli.options import Settings, Verbs
 
 HEADINGS = {
     "Service": ("up", "plan", "status", "doctor", "down"),
+    "Vendors": ("offers", "orphans", "adopt"),
     "Machines": ("logs", "ssh", "exec", "inbox"),
     "Project": ("init", "secrets"),
     "Toolkit": ("version", "completion"),
@@ -43,6 +44,9 @@ for verb in (
     bring.status,
     doctor.doctor,
     bring.down,
+    vendors.offers,
+    vendors.orphans,
+    vendors.adopt,
     machines.logs,
     machines.ssh,
     machines.execute,

@@ -142,6 +142,25 @@ def target(command: F) -> F:
     return where(file(command))
 
 
+def targets(command: F) -> F:
+    """Add --provider and --inventory that may be given several times; none means all."""
+    where = click.option(
+        "--provider",
+        metavar="NAME",
+        multiple=True,
+        shell_complete=_complete_provider,
+        help="Only this inventory; may be given several times. All of them otherwise.",
+    )
+    file = click.option(
+        "--inventory",
+        metavar="FILE",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Only this inventory file; may be given several times.",
+    )
+    return where(file(command))
+
+
 def need_project(chosen: Settings) -> Path:
     """The project's folder. Raises InputError when there is no stack.yaml in it."""
     root = chosen.root

@@ -55,7 +55,9 @@ def _entered(result: Mapping[str, Any]) -> None:
     """Records that nobody but the operator can set, when something changed."""
     if result.get("dns_by_hand") and result.get("changed"):
         _heading("DNS records to enter at whoever serves the zone")
-        rows = [[str(one[key]) for key in ("name", "type", "ttl", "value")] for one in result.get("dns") or ()]
+        rows = [
+            [str(one[key]) for key in ("name", "type", "ttl", "value")] for one in result.get("dns") or ()
+        ]
         _lines(output.table(rows))
 
 
@@ -267,6 +269,11 @@ def version(result: Mapping[str, Any], chosen: Settings) -> None:
 
 
 # --- parts ---
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> None:
+    """Records below their keys as headings."""
+    _lines(_records(list(records)))
 
 
 def _heading(text: str, content: object = True) -> None:

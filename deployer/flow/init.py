@@ -50,7 +50,8 @@ sms:
   # per_prefix: 100                  # and to all numbers that begin with the same 7 digits
   # per_day: 1000                    # and in total
 
-# What each role needs; providers that sell machines choose by the sum. Memory and disk in GiB.
+# What each role needs, where it is more or less than usual: vendors' machine types are chosen by it. Memory and disk
+# in GiB; `deploy offers` shows what it costs.
 sizes:
   # app: {{cores: 2, memory: 4, disk: 40}}
   # database: {{cores: 2, memory: 4, disk: 40}}
