@@ -23,6 +23,9 @@ from pyinfra.connectors.ssh import SSHConnector
 # sshd allows ten sessions on one connection (MaxSessions); two are left for a person's own.
 CHANNELS = 8
 
+# Seconds in which the first boot may bring the keys of a machine.
+FIRST_BOOT = 30
+
 REMOTE = Path(__file__).parent / "remote"
 # The program and its request both come on standard input, so neither is in an argument list.
 BOOT = (
@@ -55,7 +58,8 @@ class Hosts:
 
     def connect(self, request: dict[str, Any]) -> dict[str, Any]:
         """machines: [{name, address, port, user}], known_hosts: paths, and keys: OpenSSH private keys, each tried in
-        turn, key_files: list of paths, agent: bool, timeout: seconds in all. Returns {name: {} or {why, kind}}."""
+        turn, key_files: list of paths, agent: bool, timeout: seconds in all, new: bool, whether one was made just now.
+        Returns {name: {} or {why, kind}}."""
         entries = []
         for machine in request["machines"]:
             settings = {
@@ -89,8 +93,10 @@ class Hosts:
         return ways
 
     def _connect_one(self, host: Host, deadline: float, request: dict[str, Any]) -> dict[str, str]:
-        """Try until the deadline: a machine that was just made needs a moment until sshd listens."""
+        """Try until the deadline: a machine that was just made needs a moment until sshd listens, and until what runs
+        at its first boot has brought our keys."""
         assert self.state is not None
+        keys_by = time.monotonic() + (FIRST_BOOT if request.get("new") else 0)
         ways, known = self._credentials(request), list(request["known_hosts"])
         connector = host.connector
         assert isinstance(connector, SSHConnector)
@@ -108,9 +114,12 @@ class Hosts:
                 if kind == "hostkey" and len(known) > 1:
                     known = known[1:]
                     continue
-                if kind in ("hostkey", "auth") or time.monotonic() > deadline:
+                refused = kind in ("hostkey", "auth")
+                if time.monotonic() > (min(keys_by, deadline) if refused else deadline):
                     return {"why": _plain(text), "kind": kind}
-                gevent.sleep(0.2)
+                ways, known = self._credentials(request), list(request["known_hosts"])
+                # sshd punishes who fails to log in too often (PerSourcePenalties).
+                gevent.sleep(2 if refused else 0.2)
                 continue
             self.state.activate_host(host)
             transport = self._transport(host)

@@ -230,8 +230,10 @@ def _step(function: Any, step: dict[str, Any], host: Host) -> Any:
 
     @operation()
     def checked() -> Generator[Any, None, None]:
+        # It reads its input in either case: writing to a command that has ended already breaks this step.
         probe = StringCommand(
-            f'test "$(cat {shlex.quote(path)} 2>/dev/null)" = {shlex.quote(_marker(step["digest"]))} && bash -s'
+            f'if test "$(cat {shlex.quote(path)} 2>/dev/null)" = {shlex.quote(_marker(step["digest"]))};'
+            " then exec bash -s; fi; cat >/dev/null; exit 1"
         )
         done, _ = host.run_shell_command(probe, _stdin=step["check"], _timeout=60)
         if done:

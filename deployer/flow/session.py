@@ -118,6 +118,7 @@ class Session:
             agent=self.project.inventory.provider == "ssh",
             key_files=self._own_keys(),
             timeout=timeout,
+            new=timeout >= SSH_NEW,
         )
 
     def _own_keys(self) -> list[str]:
