@@ -25,6 +25,8 @@ class Offer:
     # A month, in `currency`; 0 where the machine is the operator's own.
     price: float
     currency: str = "EUR"
+    # The vendor could not be asked: about this, from a table that the provider ships.
+    approximate: bool = False
 
 
 class Provider(Protocol):

@@ -49,7 +49,8 @@ class Wish:
 
 def wish(account: Account, spec: MachineSpec, kind: str) -> Wish:
     """Look up the image and where the type can be had. Raises InputError for what the inventory says wrongly."""
-    machine_disk = disk(spec.options, max(account.settings.disk, spec.size.disk))
+    # The roles' wish is for their data, which are on the system disk only where there is no volume.
+    machine_disk = disk(spec.options, max(account.settings.disk, 0 if spec.volume else spec.size.disk))
     named = spec.options.get("image", "")
     if not isinstance(named, str):
         raise bad("image", f"expected an id such as ami-0123, found {named!r}", spec.name)

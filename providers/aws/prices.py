@@ -116,13 +116,13 @@ def offers(account: Account) -> list[Offer]:
         for kind in types
     ]
     return [
-        _offer(price, kind, settings.disk)
-        for price, _, kind in sorted(priced, key=lambda one: one[:2])
+        _offer(price, kind, settings.disk, approximate(settings.region, name))
+        for price, name, kind in sorted(priced, key=lambda one: one[:2])
         if price
     ]
 
 
-def _offer(price: float, kind: Thing, disk: int) -> Offer:
+def _offer(price: float, kind: Thing, disk: int, approximate: bool) -> Offer:
     return Offer(
         name=str(kind["InstanceType"]),
         cores=int(kind["VCpuInfo"]["DefaultVCpus"]),
@@ -130,12 +130,13 @@ def _offer(price: float, kind: Thing, disk: int) -> Offer:
         disk=disk,
         price=price,
         currency=CURRENCY,
+        approximate=approximate,
     )
 
 
-def approximate(region: str) -> bool:
-    """The prices of this region are those of the table, read on READ_ON."""
-    return not _known.get(region)
+def approximate(region: str, kind: str) -> bool:
+    """The price of this type is the table's, read on READ_ON."""
+    return kind not in _known.get(region, {})
 
 
 def _ask(account: Account) -> None:

@@ -87,8 +87,12 @@ class AwsProvider:
                 network.remove(self._account, vpc)
 
     def offers(self) -> Sequence[Offer]:
-        """Prices are a table's, about, where the Pricing API may not be asked (`Offer.approximate`)."""
+        """With system disk and address. Prices are a table's, about, where the Pricing API may not be asked."""
         return prices.offers(self._account)
+
+    def volume_price(self, size: int) -> float:
+        """Of gp3, about."""
+        return prices.volume(self.settings.region, size)
 
     # --- Listing, Keeping, Mending, ReverseDns ---
 

@@ -14,7 +14,7 @@ import pytest
 
 from deployer.core.errors import CredentialError, DeployError, InputError, QuotaError
 from deployer.core.machine import Deployment, Machine, Opening, Size
-from deployer.core.provider import Keeping, Listing, Mending, ReverseDns
+from deployer.core.provider import Keeping, Listing, Mending, ReverseDns, VolumePrices
 from providers.aws import account, prices
 from providers.aws.settings import parse
 from tests.providers.aws import DEPLOYMENT, NAME, NOTHING, ONE, counted, fake, make, server, spec
@@ -71,14 +71,14 @@ class TestMade:
             assert labels.items() >= {**DEPLOYMENT.labels(), "deploy-machine": NAME}.items(), thing
 
     def test_the_instance_is_as_safe_as_it_can_be(self, fake: FakeAws) -> None:
-        make(fake, protect=True).create_machine(DEPLOYMENT, spec(volume=5, size=Size(disk=30)))
+        make(fake, protect=True).create_machine(DEPLOYMENT, spec(volume=5, size=Size(disk=300)))
         one = instance(fake)
         assert one.metadata_options.http_tokens == "required"
         assert one.metadata_options.http_put_response_hop_limit == 1
         assert one.disable_api_termination
         assert one.image_id == "ami-0debian13amd64new"
         system, data = (one.block_device_mapping[name] for name in ("/dev/xvda", "/dev/sdf"))
-        assert (system.size, system.delete_on_termination) == (30, True)
+        assert (system.size, system.delete_on_termination) == (20, True)
         assert (data.size, data.delete_on_termination) == (5, False)
         for device in (system, data):
             volume = fake.backend().volumes[device.volume_id]
@@ -464,12 +464,13 @@ class TestOffers:
             2.0,
             "USD",
         )
-        assert not prices.approximate("eu-central-1")
+        assert not known["t3.small"].approximate and known["t3a.small"].approximate
         fake.behaviour.extras.prices = {}
         prices._known.clear()
         table = {one.name: one for one in make(fake).offers()}
         assert table["t3.small"].price == round((0.024 + 0.005) * 730 + 20 * 0.0952, 2)
-        assert prices.approximate("eu-central-1")
+        assert table["t3.small"].approximate
+        assert make(fake).volume_price(100) == 9.52
 
     def test_the_architecture_is_the_inventorys(self, fake: FakeAws) -> None:
         assert {one.name.split(".")[0] for one in make(fake, architecture="arm64").offers()} == {"t4g"}
@@ -572,7 +573,7 @@ class TestOptions:
 
     def test_it_offers_what_it_promises(self, fake: FakeAws) -> None:
         provider = make(fake)
-        for protocol in (Listing, Keeping, Mending, ReverseDns):
+        for protocol in (Listing, Keeping, Mending, ReverseDns, VolumePrices):
             assert isinstance(provider, protocol)
 
 

@@ -141,6 +141,8 @@ class Behaviour:
 
             own.ipv6_addresses = [str(IPv6Network(self.hardware.network6(number))[1])]
         name = f"i-{instance.id[-8:]}"
+        system = instance.root_device_name
+        volumes = [one.volume_id for key, one in instance.get_block_device_mapping if key != system]
         self.hardware.create(
             Wanted(
                 id=number,
@@ -149,9 +151,27 @@ class Behaviour:
                 address6=own.ipv6_addresses[0] if own.ipv6_addresses else "",
                 private=f"{own.private_ip_address}/{prefix}",
                 user_data=data,
+                volumes=[int(one[4:], 16) for one in volumes or self._kept(request, instance)],
             )
         )
         self.machines[instance.id] = name
+
+    def _kept(self, request: Request, instance: Any) -> list[str]:
+        """A volume that will be attached in a moment, known by its labels: a real machine of the rig must have it from
+        its start."""
+        labels = {tag["key"]: tag["value"] for tag in instance.get_tags() if tag["key"] != "deploy-roles"}
+        return [
+            volume.id
+            for volume in self.backend(request).volumes.values()
+            if volume.status == "available"
+            and {tag["key"]: tag["value"] for tag in volume.get_tags()}.items() >= labels.items()
+        ]
+
+    def _delete_volume(self, request: Request) -> Answer:
+        answer = self._ask(request)
+        if answer.status == 200:
+            self.hardware.delete_volume(int(request.get("VolumeId")[4:], 16))
+        return answer
 
     def _terminate_instances(self, request: Request) -> Answer:
         answer = self._ask(request)
