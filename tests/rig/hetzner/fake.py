@@ -45,7 +45,9 @@ class FakeHetzner:
         self.violations: list[str] = []
         self.reverse: Callable[[str, str | None], None] = lambda address, name: None
         self.zone: Callable[[str, list[Record]], None] = lambda name, rrsets: None
-        self.requests_left = 3600
+        # Requests an hour, and how many are left; the vendor gives them back one by one.
+        self.rate_limit = 3600
+        self._used, self._since = 0.0, time.monotonic()
         self.routes = Routes()
         for module in (offers, servers, volumes, walls, networks, keys, addresses, zones):
             module.register(self.routes, self)
@@ -98,6 +100,13 @@ class FakeHetzner:
                 if wanted.items() <= item.get("labels", {}).items()
             ]
 
+    @property
+    def requests_left(self) -> int:
+        moment = time.monotonic()
+        given_back = (moment - self._since) * self.rate_limit / 3600
+        self._used, self._since = max(0.0, self._used - given_back), moment
+        return int(self.rate_limit - self._used)
+
     # --- one request ---
 
     def answer(self, request: Request, token: str) -> tuple[int, Record | None]:
@@ -116,8 +125,9 @@ class FakeHetzner:
 
     def _admit(self, request: Request, token: str) -> None:
         if self.faults.limited or self.requests_left <= 0:
-            raise ApiError(429, "rate_limit_exceeded", "limit of 3600 requests per hour reached")
-        self.requests_left -= 1
+            why = f"limit of {self.rate_limit} requests per hour reached"
+            raise ApiError(429, "rate_limit_exceeded", why)
+        self._used += 1
         if token not in (self.token, self.readonly_token):
             raise ApiError(401, "unauthorized", "unable to authenticate")
         if token == self.readonly_token and request.method != "GET":
@@ -184,9 +194,11 @@ def _handler(fake: FakeHetzner) -> type[BaseHTTPRequestHandler]:
             payload = b"" if answer is None else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("X-Correlation-Id", uuid.uuid4().hex[:16])
-            self.send_header("RateLimit-Limit", "3600")
+            self.send_header("RateLimit-Limit", str(fake.rate_limit))
             self.send_header("RateLimit-Remaining", str(max(0, fake.requests_left)))
-            self.send_header("RateLimit-Reset", str(int(time.time()) + 3600 - fake.requests_left))
+            self.send_header(
+                "RateLimit-Reset", str(int(time.time() + (1 - fake.requests_left / fake.rate_limit) * 3600))
+            )
             if link := request.link(fake.endpoint, answer):
                 self.send_header("Link", link)
             if payload:

@@ -173,10 +173,9 @@ class Servers(Resource):
         resources = [("server", made["id"])]
         starts = body.get("start_after_create", True)
         job = (lambda: self.fake.hardware.create(wanted)) if starts else None
-        made["_wanted"] = wanted
-        made["_made_machine"] = starts
-        state = {"status": "starting" if starts else "off"}
-        first = self.store.begin("create_server", resources, lambda: made.update(state), job)
+        made |= {"_wanted": wanted, "_made_machine": starts}
+        state = "starting" if starts else "off"
+        first = self.store.begin("create_server", resources, lambda: made.update(status=state), job)
         if not starts:
             return [first]
         second = self.store.begin(
