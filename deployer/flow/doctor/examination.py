@@ -8,7 +8,7 @@ from functools import partial
 
 from deployer.components.mail_relay import layout
 from deployer.core.component import ComponentSpec
-from deployer.core.errors import DeployError
+from deployer.core.errors import CredentialError, DeployError
 from deployer.core.finding import Finding
 from deployer.core.machine import Machine
 from deployer.core.provider import Keeping, Preparing, ReverseDns
@@ -88,17 +88,24 @@ class Examination:
 
     def _existing(self, listing: Future[dict[str, Machine]]) -> dict[str, Machine] | None:
         """The wanted machines that exist; None, and a finding that says so, when the vendor does not tell."""
+        what = "list of machines"
         try:
             existing = listing.result(self.runner.left(LISTING))
+        except CredentialError:
+            # Told already, as the credentials' own finding.
+            found = Finding("vendor.machines", "skipped", what, self.vendor, "not known: credentials failed")
         except DeployError as error:
-            why, next = error.why, error.next
+            found = Finding("vendor.machines", "fail", what, self.vendor, error.why, error.next)
         except TimeoutError:
-            why, next = f"no answer within {LISTING:g} s", "run it again; see the vendor's status page"
+            next = "run it again; see the vendor's status page"
+            why = f"no answer within {LISTING:g} s"
+            found = Finding("vendor.machines", "fail", what, self.vendor, why, next)
         else:
             wanted = {spec.name for spec in self.specs}
             return {name: machine for name, machine in existing.items() if name in wanted}
-        self._say(Finding("vendor.machines", "fail", "list of machines", self.vendor, why, next))
-        self._skip((*_ON_MACHINES, *_RECORDS, *_MAIL), "the vendor does not say which machines there are")
+        self._say(found)
+        unknown = (("vendor.price", "price"), *_ON_MACHINES, *_RECORDS, *_MAIL)
+        self._skip(unknown, "the vendor does not say which machines there are")
         return None
 
     def _prices(self, existing: Mapping[str, Machine]) -> list[Finding]:
