@@ -49,6 +49,19 @@ def missing(error: BaseException) -> bool:
     return code.endswith((".NotFound", ".NotFoundException")) or code == "Gateway.NotAttached"
 
 
+def used_up(error: BaseException) -> bool:
+    """A client token stands for something that is gone: what is asked for anew needs another one."""
+    return code_of(error) in ("IdempotentInstanceTerminated", "InvalidNetworkInterfaceID.NotFound")
+
+
+def in_use(error: BaseException) -> bool:
+    """Something still uses the thing, often only for seconds."""
+    code = code_of(error)
+    if code == "InvalidParameterValue":
+        return isinstance(error, DeployError) and "in use" in error.why
+    return code == "DependencyViolation" or code.endswith("InUse")
+
+
 def translate(error: Exception, what: str, operation: str) -> DeployError:
     """Any exception of boto3 as one of ours. what: what was being done, as a clause."""
     from botocore import exceptions

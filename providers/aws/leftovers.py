@@ -11,7 +11,7 @@ from deployer.core.provider import Resource
 from providers.aws import machines, network, prices
 from providers.aws.account import Account
 from providers.aws.errors import missing
-from providers.aws.parts import GONE, Parts, Thing, by, deployment_of, flat, read, system_volumes, tags
+from providers.aws.parts import GONE, Parts, Thing, deployment_of, flat, read, system_volumes, tags
 
 # Kind -> key of its id, in the order in which they can be deleted.
 KINDS = {
@@ -58,9 +58,6 @@ def delete_data(account: Account, deployment: Deployment) -> Sequence[str]:
 def resources(account: Account) -> list[Resource]:
     """Everything with our label in this region, in the order in which it can be deleted."""
     parts = read(account, {})
-    what = "listing what is at AWS"
-    tagged = [{"Name": "tag-key", "Values": ["deploy-stack"]}]
-    gateways = account.pages(what, "describe_internet_gateways", "InternetGateways", Filters=tagged)
     region = account.settings.region
     system = {volume for instance in parts.instances for volume in system_volumes(instance)}
     found = []
@@ -72,9 +69,7 @@ def resources(account: Account) -> list[Resource]:
     found += [_resource("address", one, prices.address()) for one in parts.addresses]
     found += [_resource("interface", one) for one in parts.interfaces]
     found += [_resource("firewall", one) for one in parts.groups]
-    found += [
-        _resource("gateway", one) for one in by(gateways, "InternetGatewayId") if not _attached(one, parts)
-    ]
+    found += [_resource("gateway", one) for one in parts.gateways if not _attached(one, parts)]
     found += [_resource("network", one) for one in parts.vpcs]
     for volume in parts.volumes:
         if volume["VolumeId"] not in system:

@@ -15,7 +15,7 @@ from deployer.core.errors import DeployError
 from deployer.core.machine import Machine, MachineSpec
 from providers.aws import images, prices
 from providers.aws.account import SETTLE, Account, filters
-from providers.aws.errors import code_of
+from providers.aws.errors import Refused, code_of
 from providers.aws.parts import (
     GONE,
     MACHINE,
@@ -91,7 +91,10 @@ def interface(
         ClientToken=token("interface", group["GroupId"]),
         TagSpecifications=specifications(labels, "network-interface"),
     )
-    return dict(made["NetworkInterface"])
+    identity = made["NetworkInterface"]["NetworkInterfaceId"]
+    # The answer may be that of an earlier call, and about one that was deleted since.
+    shown = account.fresh(what, "describe_network_interfaces", NetworkInterfaceIds=[identity])
+    return dict(shown["NetworkInterfaces"][0])
 
 
 def address(account: Account, labels: dict[str, str], own: Thing, there: list[Thing]) -> Thing:
@@ -200,7 +203,10 @@ def run(
             InstanceInitiatedShutdownBehavior="stop",
             TagSpecifications=specifications(labels, "instance", "volume"),
         )
-        return dict(answer["Instances"][0])
+        made = dict(answer["Instances"][0])
+        if made["State"]["Name"] in GONE:
+            raise terminated(what, made)
+        return made
     except DeployError as error:
         if code_of(error) not in ("IdempotentParameterMismatch", "InvalidNetworkInterface.InUse"):
             raise
@@ -216,9 +222,19 @@ def run(
         return found[0] if found else None
 
     try:
-        return account.wait(what, find)
+        made = account.wait(what, find)
     except DeployError:
         raise mismatch from None
+    if made["State"]["Name"] in GONE:
+        raise terminated(what, made)
+    return made
+
+
+def terminated(what: str, instance: Thing) -> Refused:
+    """The error that Amazon itself gives for a token whose instance is gone."""
+    error = Refused(what, f"{instance['InstanceId']} was terminated", "run again")
+    error.code = "IdempotentInstanceTerminated"
+    return error
 
 
 def running(account: Account, identity: str) -> Thing:
@@ -317,7 +333,11 @@ def machine(settings: Settings, name: str, parts: Parts) -> Machine:
         iter(parts.addresses), None
     )
     anything: Mapping[str, Any] = (
-        instance or public or own or next(iter(parts.groups), None) or next(iter(parts.vpcs), {})
+        instance
+        or public
+        or own
+        or next(iter(parts.groups), None)
+        or next(iter((*parts.vpcs, *parts.gateways)), {})
     )
     kind = str(instance.get("InstanceType", "")) if instance else ""
     system = system_volumes(instance) if instance else []
@@ -351,7 +371,7 @@ def _attached_to(volume: Thing, instance: Thing | None) -> bool:
 
 
 def _identity(thing: Mapping[str, Any]) -> str:
-    for key in ("InstanceId", "AllocationId", "NetworkInterfaceId", "GroupId", "VpcId"):
+    for key in ("InstanceId", "AllocationId", "NetworkInterfaceId", "GroupId", "VpcId", "InternetGatewayId"):
         if thing.get(key):
             return str(thing[key])
     return ""

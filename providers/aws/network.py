@@ -13,12 +13,10 @@ from typing import Any
 from deployer.core.errors import DeployError
 from deployer.core.machine import Deployment
 from providers.aws.account import Account, filters
-from providers.aws.errors import code_of, missing
+from providers.aws.errors import code_of, in_use, missing
 from providers.aws.parts import Parts, Thing, by, labels_of, pairs, specifications, tags
 
 WORLD, WORLD6 = "0.0.0.0/0", "::/0"
-# Something that still uses the thing, often only for seconds.
-BUSY = ("DependencyViolation", "InvalidNetworkInterface.InUse", "VolumeInUse", "InvalidIPAddress.InUse")
 
 
 def ensure(
@@ -177,6 +175,17 @@ def _routes(account: Account, labels: dict[str, str], vpc: Thing, gateway: Thing
                 raise
 
 
+def remove_all(account: Account, parts: Parts) -> None:
+    """Delete the deployment's networks, and gateways that a killed run left without one."""
+    for vpc in parts.vpcs:
+        remove(account, vpc)
+    for gateway in parts.gateways:
+        if not _attached(gateway):
+            identity = gateway["InternetGatewayId"]
+            what = "deleting the internet gateway of the deployment"
+            _delete(account, what, "delete_internet_gateway", InternetGatewayId=identity)
+
+
 def remove(account: Account, vpc: Thing) -> None:
     """Delete a VPC of ours with all that `ensure` made in it. What is missing already is no error.
 
@@ -218,7 +227,7 @@ def delete(account: Account, what: str, operation: str, *, timeout: float = 120,
         except DeployError as error:
             if missing(error):
                 return True
-            if code_of(error) not in BUSY:
+            if not in_use(error):
                 raise
             busy.append(error)
             return None

@@ -23,6 +23,7 @@ class Parts:
     """Every list holds Amazon's own descriptions. Instances that are gone are left out."""
 
     vpcs: list[Thing] = field(default_factory=list)
+    gateways: list[Thing] = field(default_factory=list)
     groups: list[Thing] = field(default_factory=list)
     addresses: list[Thing] = field(default_factory=list)
     interfaces: list[Thing] = field(default_factory=list)
@@ -42,12 +43,12 @@ class Parts:
     def names(self) -> list[str]:
         """Machines of which there is anything but a kept volume, whole or not.
 
-        A network without machines counts as part of the machine for which it was made, so that taking that one
-        down takes the network too.
+        A network (or a gateway) without machines counts as part of the machine for which it was made, so that taking
+        that one down takes the network too.
         """
         lists = (self.instances, self.interfaces, self.addresses, self.groups)
         found = {tags(thing).get(MACHINE, "") for things in lists for thing in things}
-        return sorted(found or {tags(vpc).get(MACHINE, "") for vpc in self.vpcs})
+        return sorted(found or {tags(thing).get(MACHINE, "") for thing in (*self.vpcs, *self.gateways)})
 
     def data(self) -> list[Thing]:
         """Volumes that hold data: attached as such, or left behind by an instance that is gone."""
@@ -66,8 +67,9 @@ def read(account: Account, labels: Mapping[str, str]) -> Parts:
 
     # boto3 makes a client not quite safely while others do.
     account.client("ec2")
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(7) as pool:
         vpcs = pool.submit(pages, "describe_vpcs", "Vpcs")
+        gateways = pool.submit(pages, "describe_internet_gateways", "InternetGateways")
         groups = pool.submit(pages, "describe_security_groups", "SecurityGroups")
         interfaces = pool.submit(pages, "describe_network_interfaces", "NetworkInterfaces")
         volumes = pool.submit(pages, "describe_volumes", "Volumes")
@@ -77,6 +79,7 @@ def read(account: Account, labels: Mapping[str, str]) -> Parts:
         )
     parts = Parts(
         vpcs=by(vpcs.result(), "VpcId"),
+        gateways=by(gateways.result(), "InternetGatewayId"),
         groups=by(groups.result(), "GroupId"),
         addresses=by(addresses.result().get("Addresses", []), "AllocationId"),
         interfaces=by(interfaces.result(), "NetworkInterfaceId"),

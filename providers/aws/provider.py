@@ -11,7 +11,8 @@ from deployer.core.provider import Offer, Resource
 from providers import cloudinit
 from providers.aws import checking, drift, firewall, leftovers, machines, network, prices, reverse
 from providers.aws.account import Account
-from providers.aws.parts import GONE, MACHINE, Parts, Thing, labels_of, read, system_volumes, tags
+from providers.aws.errors import used_up
+from providers.aws.parts import MACHINE, Parts, Thing, labels_of, read, system_volumes, tags
 from providers.aws.settings import MACHINE_OPTIONS, Settings, bad, parse
 
 
@@ -83,8 +84,7 @@ class AwsProvider:
         left = read(self._account, deployment.labels())
         others = {tags(thing).get(MACHINE) for thing in (*left.instances, *left.interfaces, *left.groups)}
         if not others - {machine.name}:
-            for vpc in left.vpcs:
-                network.remove(self._account, vpc)
+            network.remove_all(self._account, left)
 
     def offers(self) -> Sequence[Offer]:
         """With system disk and address. Prices are a table's, about, where the Pricing API may not be asked."""
@@ -121,7 +121,14 @@ class AwsProvider:
 
     def _machine(self, name: str, parts: Parts) -> Machine | None:
         mine = parts.of(name)
-        whole = replace(mine, vpcs=[vpc for vpc in parts.vpcs if tags(vpc).get(MACHINE) == name])
+        network_of = {"vpcs": parts.vpcs, "gateways": parts.gateways}
+        whole = replace(
+            mine,
+            **{
+                key: [one for one in found if tags(one).get(MACHINE) == name]
+                for key, found in network_of.items()
+            },
+        )
         return machines.machine(self.settings, name, whole) if name else None
 
     def _make(self, deployment: Deployment, spec: MachineSpec, parts: Parts) -> Thing:
@@ -141,29 +148,33 @@ class AwsProvider:
                 "copy it by a snapshot in Amazon's console, or restore from a backup after `deploy down`",
                 machine=spec.name,
             )
-        for attempt in (1, 2):
-            group = firewall.ensure(account, labels, spec, vpc, mine.groups)
-            own = machines.interface(account, labels, group, subnet, mine.interfaces)
-            machines.address(account, labels, own, mine.addresses)
-            instance = machines.run(
-                account,
-                labels,
-                spec,
-                cloudinit.user_data(spec),
-                wish,
-                group,
-                own,
-                new_volume=bool(spec.volume and not kept),
-            )
-            if instance["State"]["Name"] not in GONE:
-                return instance
-            if attempt == 1:
-                # Terminated by hand, and Amazon still remembers the token: a new group begins a new generation.
-                machines.terminate(account, [str(instance["InstanceId"])])
-                leftovers.delete_parts(account, replace(mine, groups=[group], interfaces=[own], addresses=[]))
-                mine = read(account, deployment.labels()).of(spec.name)
-        raise DeployError(
-            "making the machine", f"{instance['InstanceId']} was terminated at once", "run again"
+        try:
+            return self._run(spec, wish, labels, vpc, subnet, mine)
+        except DeployError as error:
+            if not used_up(error):
+                raise
+        # Deleted by hand, and Amazon still remembers its token: a new group begins a new generation.
+        old = read(account, deployment.labels()).of(spec.name)
+        leftovers.delete_parts(account, replace(old, addresses=[]))
+        mine = read(account, deployment.labels()).of(spec.name)
+        return self._run(spec, wish, labels, vpc, subnet, mine)
+
+    def _run(
+        self,
+        spec: MachineSpec,
+        wish: machines.Wish,
+        labels: dict[str, str],
+        vpc: Thing,
+        subnet: Thing,
+        mine: Parts,
+    ) -> Thing:
+        account = self._account
+        group = firewall.ensure(account, labels, spec, vpc, mine.groups)
+        own = machines.interface(account, labels, group, subnet, mine.interfaces)
+        machines.address(account, labels, own, mine.addresses)
+        new_volume = bool(spec.volume and not mine.data())
+        return machines.run(
+            account, labels, spec, cloudinit.user_data(spec), wish, group, own, new_volume=new_volume
         )
 
     def _kind(self, spec: MachineSpec) -> str:

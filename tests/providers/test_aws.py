@@ -301,14 +301,19 @@ class TestMissingParts:
         provider.delete_machine(made)
         assert counted(fake) == NOTHING
 
-    @pytest.mark.parametrize("operation", ["terminate_instances", "release_address"])
-    def test_a_lost_part_is_made_anew(self, fake: FakeAws, operation: str) -> None:
+    @pytest.mark.parametrize(
+        "operation", ["terminate_instances", "release_address", "delete_network_interface"]
+    )
+    def test_a_lost_part_is_made_anew(
+        self, fake: FakeAws, operation: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """An instance that was terminated by hand is another one after that, although its token is known."""
+        monkeypatch.setattr(account, "SETTLE", 1)
         provider = make(fake)
         made = provider.create_machine(DEPLOYMENT, spec())
         remove(provider, made, operation)
         (listed,) = provider.list_machines(DEPLOYMENT)
-        if operation == "terminate_instances":
+        if operation != "release_address":
             assert listed.status == "failed"
             again = provider.create_machine(DEPLOYMENT, spec())
             assert again.id != made.id

@@ -103,8 +103,12 @@ class Behaviour:
         if request.action != "RunInstances" or not found:
             return answer
         instance = self._instance(request, found[1].decode())
-        state = instance._state if instance else None
-        code, name = (state.code, state.name) if state else (48, "terminated")
+        code, name = (instance._state.code, instance._state.name) if instance else (48, "terminated")
+        if name == "terminated":
+            message = (
+                "The request uses the same client token as a previous one whose instance has been terminated."
+            )
+            return wire.refuse(request, 400, "IdempotentInstanceTerminated", message)
         now = f"<instanceState><code>{code}</code><name>{name}</name></instanceState>".encode()
         body = re.sub(rb"<instanceState>.*?</instanceState>", now, answer.body, flags=re.S)
         return Answer(answer.status, body, answer.headers)
