@@ -593,6 +593,37 @@ def test_boto3_is_not_loaded_until_it_is_used() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_another_vendors_inventory_does_not_load_it_either() -> None:
+    script = (
+        "import sys; from deployer.flow import registry;"
+        "registry.provider_module('local'); registry.provider_options('local'); registry.provider_names();"
+        "print(sorted(name for name in sys.modules if 'boto' in name or name.startswith('providers.aws')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_rig_answers_for_route_53_too(fake: FakeAws) -> None:
+    import boto3
+
+    client = boto3.client("route53", region_name="us-east-1", endpoint_url=fake.endpoint)
+    zone = client.create_hosted_zone(Name="social.test", CallerReference="once")["HostedZone"]["Id"]
+    change = {
+        "Action": "UPSERT",
+        "ResourceRecordSet": {
+            "Name": "www.social.test",
+            "Type": "A",
+            "TTL": 60,
+            "ResourceRecords": [{"Value": "192.0.2.1"}],
+        },
+    }
+    client.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": [change]})
+    names = [one["Name"] for one in client.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]]
+    assert "www.social.test." in names
+
+
 def test_the_documented_policy_allows_every_call_that_was_made(fake: FakeAws) -> None:
     """All that a deployment ever does, against the JSON in docs/aws-iam.md."""
     fake.actions.clear()

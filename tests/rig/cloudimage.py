@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from pathlib import Path
@@ -86,8 +86,8 @@ class Guest:
 class CloudImage:
     """Makes guests on a bridge of providers/local. `options`: those of the provider local, without `layer`."""
 
-    def __init__(self, options: Mapping[str, object], layer: Path) -> None:
-        self.settings = parse({**options, "layer": str(layer)})
+    def __init__(self, options: Mapping[str, object], layers: Sequence[Path]) -> None:
+        self.settings = parse({**options, "layer": [str(layer) for layer in layers]})
         self.guests: dict[str, Guest] = {}
         self._provider = _Provider(self.settings, self.guests)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.rig.cloudimage import CloudImage, Guest
@@ -11,10 +11,11 @@ from tests.rig.hetzner.hardware import Wanted
 
 
 class RealMachines:
-    """`options`: those of the provider local; layer: tests.rig.cloudimage.build; volumes: where their data lie."""
+    """`options`: those of the provider local; layers: tests.rig.cloudimage.build, and what lies above it; volumes: where
+    their data lie."""
 
-    def __init__(self, options: Mapping[str, object], layer: Path, volumes: Path) -> None:
-        self.image = CloudImage(options, layer)
+    def __init__(self, options: Mapping[str, object], layers: Path | Sequence[Path], volumes: Path) -> None:
+        self.image = CloudImage(options, [layers] if isinstance(layers, Path) else layers)
         self._volumes = volumes
 
     def addresses(self) -> Iterable[str]:

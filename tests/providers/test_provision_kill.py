@@ -1,0 +1,144 @@
+"""`up` killed at every call that it makes at a vendor while it makes machines, before the call and after its work was
+done: run again it ends as one that was not killed, with nothing left over and nothing made twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployer.core.machine import Deployment
+from deployer.core.provider import Listing
+from deployer.flow import registry
+from deployer.state.journal import Journal
+from tests.rig.aws.fake import CREDENTIALS, REGION, FakeAws
+from tests.rig.hetzner import FakeHetzner
+from tests.rig.hetzner.faults import AFTER, BEFORE
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEPLOYMENT = Deployment("killed", "cloud")
+# Points of the quick sample, spread over all calls.
+SAMPLE = 2
+
+Fake = FakeHetzner | FakeAws
+
+
+class Bench:
+    """One vendor whose machines are records, and a project that wants two machines there."""
+
+    def __init__(self, vendor: str, folder: Path) -> None:
+        self.vendor, self.folder = vendor, folder
+        self.fake: Fake
+        self.environment: dict[str, str] = {}
+        self._number = 0
+
+    def fresh(self) -> Path:
+        """A vendor and a project folder in which nothing was made yet."""
+        self.close()
+        self.fake = FakeHetzner().start() if self.vendor == "hetzner" else FakeAws()
+        if isinstance(self.fake, FakeHetzner):
+            self.environment = {"HCLOUD_TOKEN": self.fake.token}
+            section = f"{{location: fsn1, endpoint: {self.fake.endpoint}}}"
+        else:
+            self.environment = CREDENTIALS
+            section = f"{{region: {REGION}, endpoint: {self.fake.endpoint}}}"
+        self._number += 1
+        project = self.folder / str(self._number)
+        (project / "inventories").mkdir(parents=True)
+        (project / "stack.yaml").write_text(
+            "name: killed\ndomain: killed.test\napp: matrix\n", encoding="utf-8"
+        )
+        text = f"provider: {self.vendor}\nmachines:\n- roles: [app, mail, sms]\n- roles: [database]\n"
+        text += f"{self.vendor}: {section}\nacme: {{directories: []}}\n"
+        (project / "inventories" / "cloud.yaml").write_text(text, encoding="utf-8")
+        return project
+
+    def start(self, project: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.providers.bring", str(project), "cloud"],
+            cwd=CHECKOUT,
+            env={**os.environ, "HOME": str(self.folder), **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def good(self, project: Path) -> None:
+        done = self.start(project)
+        out, _ = done.communicate(timeout=120)
+        assert done.returncode == 0, out.decode()[-3000:]
+
+    def killed(self, project: Path, at: int, when: str) -> bool:
+        """Run it and kill it at a call. False when it ended before."""
+        done: subprocess.Popen[bytes] | None = None
+
+        def kill() -> None:
+            if done:
+                os.kill(done.pid, signal.SIGKILL)
+                done.wait(10)
+
+        self.fake.faults.kill(at, when, kill)
+        done = self.start(project)
+        done.communicate(timeout=120)
+        self.fake.faults.clear()
+        return done.returncode == -signal.SIGKILL
+
+    def state(self) -> Counter[tuple[str, str]]:
+        """How many there are of each kind and name with our label."""
+        if isinstance(self.fake, FakeHetzner):
+            self.fake.settle()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            provider = registry.provider_module(self.vendor).make(
+                {"endpoint": self.fake.endpoint}, DEPLOYMENT
+            )
+            assert isinstance(provider, Listing)
+            # An SSH key's name ends in its digest, and each project has its own.
+            return Counter((one.kind, re.sub("-[0-9a-f]{8}$", "", one.name)) for one in provider.resources())
+
+    def close(self) -> None:
+        if hasattr(self, "fake"):
+            self.fake.stop() if isinstance(self.fake, FakeHetzner) else self.fake.close()
+
+
+@pytest.fixture(params=["hetzner", "aws"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(request.param, tmp_path)
+    yield made
+    made.close()
+
+
+def check(bench: Bench, choose: Callable[[int], list[int]]) -> None:
+    project = bench.fresh()
+    bench.fake.calls.clear()
+    bench.good(project)
+    calls = len(bench.fake.calls)
+    wanted = bench.state()
+    assert sum(1 for kind, _ in wanted if kind == "machine") == 2, wanted
+    tried = 0
+    for at in choose(calls):
+        for when in (BEFORE, AFTER):
+            project = bench.fresh()
+            bench.fake.calls.clear()
+            assert bench.killed(project, at, when), f"call {at} {when} was not reached"
+            bench.good(project)
+            assert bench.state() == wanted, f"killed {when} call {at}"
+            assert Journal(project / ".deploy" / "cloud").pending() == [], f"killed {when} call {at}"
+            tried += 1
+    print(f"\n{bench.vendor}: killed at {tried} points of {calls} calls")
+
+
+def test_killed_at_some_calls(bench: Bench) -> None:
+    check(bench, lambda calls: sorted({calls * number // SAMPLE for number in range(SAMPLE)}))
+
+
+@pytest.mark.long
+def test_killed_at_every_call(bench: Bench) -> None:
+    check(bench, lambda calls: list(range(calls)))
