@@ -8,7 +8,7 @@ from typing import Any
 from deployer.core.errors import DeployError
 from deployer.core.machine import Deployment
 from deployer.core.provider import Resource
-from providers.aws import machines, network, prices
+from providers.aws import instances, machines, network, prices, shown
 from providers.aws.account import Account
 from providers.aws.errors import missing
 from providers.aws.parts import GONE, Parts, Thing, deployment_of, flat, read, system_volumes, tags
@@ -27,10 +27,10 @@ KINDS = {
 
 def delete_parts(account: Account, parts: Parts) -> None:
     """Delete one machine's parts, the instance first. Volumes that hold data stay. Missing parts are no error."""
-    instances = {str(instance["InstanceId"]) for instance in parts.instances}
+    listed = {str(instance["InstanceId"]) for instance in parts.instances}
     # An interface names its instance even while Amazon does not list that yet.
     users = {str(one.get("Attachment", {}).get("InstanceId", "")) for one in parts.interfaces}
-    machines.terminate(account, (instances | users) - {""})
+    instances.terminate(account, (listed | users) - {""})
     for address in parts.addresses:
         machines.release(account, address)
     for interface in parts.interfaces:
@@ -95,7 +95,7 @@ def _resource(
         id=str(thing[KINDS[kind]]),
         name=name,
         deployment=deployment_of(thing),
-        created=machines.iso(created),
+        created=shown.iso(created),
         price=price,
         currency=prices.CURRENCY if price else "",
         data=data,
@@ -119,7 +119,7 @@ def delete_resource(account: Account, resource: Resource) -> None:
         )
     identity = resource.id
     if resource.kind == "machine":
-        machines.terminate(account, [identity])
+        instances.terminate(account, [identity])
     elif resource.kind == "address":
         machines.release(account, thing)
     elif resource.kind == "interface":

@@ -9,7 +9,18 @@ from deployer.core.errors import DeployError
 from deployer.core.machine import Deployment, Machine, MachineSpec
 from deployer.core.provider import Offer, Resource
 from providers import cloudinit
-from providers.aws import checking, drift, firewall, leftovers, machines, network, prices, reverse
+from providers.aws import (
+    checking,
+    drift,
+    firewall,
+    instances,
+    leftovers,
+    machines,
+    network,
+    prices,
+    reverse,
+    shown,
+)
 from providers.aws.account import Account
 from providers.aws.errors import used_up
 from providers.aws.parts import MACHINE, Parts, Thing, labels_of, read, system_volumes, tags
@@ -56,13 +67,13 @@ class AwsProvider:
         if instance is None:
             instance = self._make(deployment, spec, parts)
         else:
-            machines.start(self._account, instance)
+            instances.start(self._account, instance)
         self._attach_kept(spec, instance, mine)
         mine = read(self._account, deployment.labels()).of(spec.name)
         if not mine.instances:
             # Amazon's lists are late; what its answer said is as good.
             mine = replace(mine, instances=[instance])
-        made = machines.machine(self.settings, spec.name, mine)
+        made = shown.machine(self.settings, spec.name, mine)
         status = "starting" if made.status == "stopped" else made.status
         return replace(made, status=status, host_key_public=spec.host_key_public)
 
@@ -129,7 +140,7 @@ class AwsProvider:
                 for key, found in network_of.items()
             },
         )
-        return machines.machine(self.settings, name, whole) if name else None
+        return shown.machine(self.settings, name, whole) if name else None
 
     def _make(self, deployment: Deployment, spec: MachineSpec, parts: Parts) -> Thing:
         account = self._account
@@ -173,7 +184,7 @@ class AwsProvider:
         own = machines.interface(account, labels, group, subnet, mine.interfaces)
         machines.address(account, labels, own, mine.addresses)
         new_volume = bool(spec.volume and not mine.data())
-        return machines.run(
+        return instances.run(
             account, labels, spec, cloudinit.user_data(spec), wish, group, own, new_volume=new_volume
         )
 
@@ -201,4 +212,4 @@ class AwsProvider:
         ]
         attached = [device for device in instance.get("BlockDeviceMappings", ()) if "Ebs" in device]
         if kept and len(attached) <= len(system):
-            machines.attach(self._account, instance, kept[0])
+            instances.attach(self._account, instance, kept[0])

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.rig.aws import wire
+from tests.rig.aws import uses, wire
 from tests.rig.aws.extras import Extras
 from tests.rig.aws.lag import Lag
 from tests.rig.aws.wire import Answer, App, Request
@@ -63,7 +63,8 @@ class Behaviour:
         # One at a time: moto's records are no database.
         with self._lock:
             self._settle()
-            if refusal := self._refuse(request):
+            known = (request.action, request.get("ClientToken")) in self._tokens
+            if refusal := uses.refuse(request, self.backend(request), known):
                 return refusal
             own: Callable[[Request], Answer] | None = getattr(self, f"_{_snake(request.action)}", None)
             if request.action in TOKENS and request.get("ClientToken"):
@@ -221,57 +222,6 @@ class Behaviour:
                         self._become(instance, "running", 16)
                     elif instance._state.name == "shutting-down":
                         self._become(instance, "terminated", 48)
-
-    # --- what is in use cannot be deleted ---
-
-    def _refuse(self, request: Request) -> Answer | None:
-        backend = self.backend(request)
-        code, message = "", ""
-        if request.action == "DeleteSecurityGroup":
-            group = request.get("GroupId")
-            if any(group in [one.id for one in nic.group_set] for nic in backend.enis.values()):
-                code, message = "DependencyViolation", f"resource {group} has a dependent object"
-        elif request.action == "DeleteNetworkInterface":
-            nic = backend.enis.get(request.get("NetworkInterfaceId"))
-            if nic is not None and nic.instance is not None and nic.instance._state.name != "terminated":
-                code, message = "InvalidNetworkInterface.InUse", f"The network interface {nic.id} is in use."
-        elif request.action == "DeleteSubnet":
-            subnet = request.get("SubnetId")
-            if any(nic.subnet.id == subnet for nic in backend.enis.values()):
-                code, message = "DependencyViolation", f"The subnet '{subnet}' has dependencies"
-        elif request.action == "DetachInternetGateway":
-            mapped = [one for one in backend.addresses if one.eni and one.eni.vpc_id == request.get("VpcId")]
-            if mapped:
-                code, message = "DependencyViolation", "The network has some mapped public address(es)."
-        elif request.action == "DeleteVpc":
-            attached = [one for one in backend.internet_gateways.values() if one.vpc]
-            groups = [one.name for one in backend.groups.get(request.get("VpcId"), {}).values()]
-            if any(one.vpc.id == request.get("VpcId") for one in attached) or set(groups) - {"default"}:
-                code, message = "DependencyViolation", f"The vpc '{request.get('VpcId')}' has dependencies"
-        elif request.action == "ReleaseAddress":
-            allocation = request.get("AllocationId")
-            if any(one.allocation_id == allocation and one.association_id for one in backend.addresses):
-                code, message = (
-                    "InvalidIPAddress.InUse",
-                    f"Address with allocation id {allocation} is associated",
-                )
-        elif request.action == "AttachVolume":
-            instance = self._instance(request, request.get("InstanceId"))
-            if instance is not None and instance._state.name not in ("running", "stopped"):
-                code, message = "IncorrectState", f"Instance '{instance.id}' is not 'running'."
-        elif request.action == "AssociateAddress" and request.get("InstanceId"):
-            instance = self._instance(request, request.get("InstanceId"))
-            if instance is not None and instance._state.name == "pending":
-                code, message = (
-                    "InvalidInstanceID",
-                    f"The pending-instance-creation '{instance.id}' is not valid",
-                )
-        elif request.action == "RunInstances":
-            nic = backend.enis.get(request.get("NetworkInterface.1.NetworkInterfaceId"))
-            known = self._tokens.get((request.action, request.get("ClientToken")))
-            if nic is not None and nic.instance is not None and not known:
-                code, message = "InvalidNetworkInterface.InUse", f"The network interface {nic.id} is in use."
-        return wire.refuse(request, 400, code, message) if code else None
 
     def _delete_network_interface(self, request: Request) -> Answer:
         nic = self.backend(request).enis.get(request.get("NetworkInterfaceId"))
