@@ -44,7 +44,7 @@ def differences(
     """Every record that some authoritative server does not answer. Never raises for what a network does.
 
     A wanted value must be in the answer; what else is there is somebody else's, but A and AAAA must be ours alone.
-    resolvers: addresses of resolvers to find the servers with; this computer's own by default.
+    resolvers: "address" or "address:port" of resolvers to find the servers with; this computer's own by default.
     """
     sets = wanted(records)
     found: list[Difference] = []
@@ -142,11 +142,12 @@ def _fixed(service: DnsService) -> list[str]:
 def _delegated(name: str, resolvers: Sequence[str]) -> list[str]:
     """Found as the world finds them: by the NS set of the nearest zone above the name."""
     import dns.exception
+    import dns.nameserver
     import dns.resolver
 
     resolver = dns.resolver.Resolver(configure=not resolvers)
     if resolvers:
-        resolver.nameservers = list(resolvers)
+        resolver.nameservers = [dns.nameserver.Do53Nameserver(*_door(one)) for one in resolvers]
     resolver.lifetime = ASK * 2
     labels = name.split(".")
     for first in range(len(labels) - 1):
