@@ -113,8 +113,10 @@ def down(result: Mapping[str, Any], chosen: Settings) -> None:
         output.write(f"the data volume {volume['name']} ({volume['id']}) stays{price}")
     if kept:
         output.write("note: deploy down --destroy-data STACKNAME deletes what holds data, for ever")
+    if names := result.get("dns"):
+        output.write(f"{_count(len(names), 'set')} of records taken out of DNS")
     _notes(result.get("notes"))
-    if deleted or stopped or result.get("destroyed"):
+    if deleted or stopped or names or result.get("destroyed"):
         output.write("Down.")
     else:
         output.write("Nothing to do: no machine of this deployment exists.")
