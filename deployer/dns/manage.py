@@ -97,11 +97,15 @@ def _everywhere(names: Names, work: Callable[[_Zone], Planned]) -> Planned:
         answers = list(pool.map(one, names.services))
     failed = {label: answer for label, answer in answers if isinstance(answer, DeployError)}
     good = [answer for _, answer in answers if isinstance(answer, Planned)]
-    # Whoever serves another zone is no substitute.
-    zones = [service.zone for service in names.services]
-    for (_, answer), zone in zip(answers, zones, strict=True):
-        others = [a for (_, a), z in zip(answers, zones, strict=True) if z == zone]
-        if isinstance(answer, DeployError) and all(isinstance(other, DeployError) for other in others):
+    # Whoever serves another zone is no substitute. Without `zone` it is one that the domain lies in.
+    alive = {
+        service.zone
+        for service, (_, answer) in zip(names.services, answers, strict=True)
+        if isinstance(answer, Planned)
+    }
+    for service, (_, answer) in zip(names.services, answers, strict=True):
+        alike = service.zone in alive or "" in alive or (not service.zone and alive)
+        if isinstance(answer, DeployError) and not alike:
             raise answer
     return Planned(
         tuple(change for item in good for change in item.changes),

@@ -234,7 +234,7 @@ def test_names_follow_a_deployment(
     zone.send(gone)
     told = operator.good("status").result
     assert any(f"A of sms.chat.{KEYED}" in text for text in told["degraded"]), told["degraded"]
-    assert operator.run("plan", "--exit-code").code == 2
+    assert operator.run("plan", "--exit-code").code == 3
     mended = operator.good("up", "--yes").result
     assert [(row["name"], row["action"]) for row in mended["changes"]] == [(f"sms.chat.{KEYED} A", "create")]
     nothing_to_do(operator)
