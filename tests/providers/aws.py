@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,19 +20,42 @@ DEPLOYMENT = Deployment("trial", "contract")
 NAME = "trial-all-1"
 
 
-@contextmanager
-def shared_descriptions() -> Iterator[None]:
-    """boto3 reads the long description of EC2 once, not for each provider that a test makes."""
-    from botocore.loaders import create_loader
+class Shared:
+    """boto3 whose clients are made once: each takes a tenth of a second, and a test makes many providers."""
 
-    loader = create_loader()
-    with mock.patch("botocore.session.create_loader", lambda path: loader):
+    def __init__(self) -> None:
+        from boto3.session import Session
+
+        self._session = Session
+        self._clients: dict[tuple[object, ...], Any] = {}
+        # As `boto3.session.Session`.
+        self.session = self
+
+    def Session(self) -> Shared:
+        return self
+
+    def client(self, service: str, region_name: str, endpoint_url: str | None, config: Any) -> Any:
+        attempts = config.retries["total_max_attempts"]
+        key = (service, region_name, endpoint_url, attempts, os.environ.get("AWS_ACCESS_KEY_ID"))
+        if key not in self._clients:
+            self._clients[key] = self._session().client(
+                service, region_name=region_name, endpoint_url=endpoint_url, config=config
+            )
+        return self._clients[key]
+
+
+@contextmanager
+def shared_clients() -> Iterator[None]:
+    from botocore.config import Config
+
+    shared = Shared()
+    with mock.patch("providers.aws.account._library", lambda: (shared, Config)):
         yield
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeAws]:
-    with shared_descriptions():
+    with shared_clients():
         fake = FakeAws()
         yield fake
         fake.close()

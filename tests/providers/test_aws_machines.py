@@ -15,7 +15,7 @@ from deployer.core.errors import CredentialError, DeployError, QuotaError
 from deployer.core.machine import Deployment, Machine, MachineSpec
 from providers import aws
 from providers.aws import AwsProvider
-from tests.providers.aws import NOTHING, counted, shared_descriptions
+from tests.providers.aws import NOTHING, counted, shared_clients
 from tests.providers.contract import HOST, LOGIN, ProviderContract, shell
 from tests.rig import cloudimage
 from tests.rig.aws.fake import CREDENTIALS, FakeAws
@@ -43,7 +43,7 @@ def world() -> Iterator[World]:
 @pytest.fixture(scope="module")
 def fake(world: World) -> Iterator[FakeAws]:
     machines = RealMachines(world.options, cloudimage.build(world), world.folder / "volumes")
-    with pytest.MonkeyPatch.context() as patch, shared_descriptions():
+    with pytest.MonkeyPatch.context() as patch, shared_clients():
         for key, value in CREDENTIALS.items():
             patch.setenv(key, value)
         made = FakeAws(machines)
