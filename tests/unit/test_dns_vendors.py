@@ -104,7 +104,7 @@ class TestHetzner(ZoneContract):
         zone.vendor.faults.clear()
         assert zone.held() == before
 
-    @pytest.mark.parametrize("share", [5, pytest.param(60, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("share", [2, pytest.param(60, marks=pytest.mark.long)])
     def test_connections_that_break_off(self, zone: HetznerZone, share: int) -> None:
         """At one call after the other, before the work and after it: planned anew, the end is the same."""
         zone.enter(OTHERS)
