@@ -143,6 +143,17 @@ def _addresses(
             machines.address(account, labels, interface, mine.addresses)
 
         yield Difference("the machine has no public address of ours", give)
+    for double in mine.addresses if used else ():
+        if double.get("AssociationId"):
+            continue
+
+        def give_back(double: Thing = double) -> None:
+            machines.release(account, double)
+
+        # Left by a run that was killed while Amazon's list did not show it yet.
+        yield Difference(
+            f"a second public address, {double['PublicIp']}, is paid for and not used", give_back
+        )
 
 
 def _instance(account: Account, spec: MachineSpec, instance: Thing) -> Iterator[Difference]:

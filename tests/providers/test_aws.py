@@ -400,6 +400,19 @@ class TestDrift:
         provider.mend(made, wanted)
         assert provider.drift(made, wanted) == []
 
+    def test_a_second_address_is_given_back(self, fake: FakeAws) -> None:
+        provider = make(fake)
+        made = provider.create_machine(DEPLOYMENT, spec())
+        labels = [{"Key": key, "Value": made.labels[key]} for key in (*DEPLOYMENT.labels(), "deploy-machine")]
+        provider._account.client("ec2").allocate_address(
+            Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": labels}]
+        )
+        words = "; ".join(provider.drift(made, spec()))
+        assert "a second public address, 198.18.0.2, is paid for and not used" in words
+        provider.mend(made, spec())
+        assert counted(fake) == ONE
+        assert provider.list_machines(DEPLOYMENT)[0].address == made.address
+
     def test_another_type_is_only_told(self, fake: FakeAws) -> None:
         provider = make(fake)
         made = provider.create_machine(DEPLOYMENT, spec())
