@@ -62,7 +62,10 @@ class Cloud(Deployed):
 def machines(rig: World, package_layer: Path) -> RealMachines:
     """What the vendors' servers are: Debian with cloud-init, and the run's packages to save the time."""
     options = {**rig.options, "nameservers": [rig.internet.address]}
-    return RealMachines(options, [package_layer, cloudimage.build(rig)], rig.folder / "volumes")
+    made = RealMachines(options, [package_layer, cloudimage.build(rig)], rig.folder / "volumes")
+    # The certificate authority looks for AAAA first, and each server has a /64 of its own.
+    rig.shell.run(f"ip -6 route replace {made.image.prefix6} dev host0")
+    return made
 
 
 @pytest.fixture(scope="module", params=["hetzner", "aws"])
