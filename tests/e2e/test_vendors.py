@@ -88,6 +88,7 @@ def cloud(
         section = f"{{location: fsn1, endpoint: {fake.endpoint}}}"
     else:
         fake = FakeAws(machines)
+        fake.behaviour.extras.reverse = rig.set_reverse
         environment |= CREDENTIALS
         section = f"{{region: {REGION}, endpoint: {fake.endpoint}}}"
     domain = f"{vendor}.social.test"

@@ -27,6 +27,8 @@ class Extras:
         self.parameter = ""
         # Allocation -> name.
         self.names: dict[str, str] = {}
+        # Called with every reverse name that is set, for a rig whose DNS shall follow.
+        self.reverse: Callable[[str, str], None] = lambda address, name: None
         # Questions until a name is set.
         self.name_polls = 1
         self._left: dict[str, int] = {}
@@ -63,6 +65,7 @@ class Extras:
             return wire.refuse(request, 400, "InvalidParameterValue", message)
         self.names[allocation] = name.rstrip(".") + "."
         self._left[allocation] = self.name_polls
+        self.reverse(address.public_ip, name.rstrip("."))
         return wire.ec2(request, f"<address>{self._name(address)}</address>")
 
     def show_names(self, request: Request, backend: Any) -> Answer:
