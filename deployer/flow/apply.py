@@ -74,7 +74,15 @@ def _early(wanted: Wanted, found: Found, changes: Sequence[Change]) -> list[Oper
     paths = {change.name for change in changes if change.kind == "file"}
     items = [item for path, item in wanted.files.items() if item.file.early and path in paths]
     files = [_tree("early settings", [], items, [], None, _stale(wanted, found))] if items else []
-    return [*files, *_users(wanted, changes, grouped=False)]
+    return [*files, *_mounts(wanted, changes), *_users(wanted, changes, grouped=False)]
+
+
+def _mounts(wanted: Wanted, changes: Sequence[Change]) -> list[Operation]:
+    """Folders on the data volume, before anything writes into them; when one is not mounted, all are looked at."""
+    mounts = [[mount.where, mount.what, mount.unit] for spec in wanted.specs for mount in spec.mounts]
+    mine = {unit for _, _, unit in mounts}
+    touched = {change.name.rsplit("/", 1)[-1] for change in changes if change.kind in ("file", "unit")}
+    return [_operation("mounts.active", "data volume", {"mounts": mounts})] if mine & touched else []
 
 
 def _users(wanted: Wanted, changes: Sequence[Change], *, grouped: bool) -> list[Operation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deployer.components.base import firewall
+from deployer.components.base import firewall, volume
 from deployer.components.base.steps import FIREWALL_CHECK, PKI, host_name, steps, trust_path
 from deployer.core.component import ComponentSpec, Context, Directory, File, Probe, Secret, Unit
 from deployer.core.keytext import public_ssh, split_pem
@@ -33,7 +33,14 @@ def secrets(project: Project) -> tuple[Secret, ...]:
 
 def spec(ctx: Context, peers: Sequence[ComponentSpec]) -> ComponentSpec:
     """peers: what the other components want on this machine; their ports are opened, their certificates made."""
-    files = (*_system(ctx), *_packages(ctx), *_access(ctx, peers), *_pki(ctx))
+    mounts = volume.mounts(ctx, peers)
+    files = (
+        *_system(ctx),
+        *_packages(ctx),
+        *_access(ctx, peers),
+        *_pki(ctx),
+        *volume.files(mounts, peers),
+    )
     return ComponentSpec(
         name="base",
         packages=PACKAGES,
@@ -58,8 +65,10 @@ def spec(ctx: Context, peers: Sequence[ComponentSpec]) -> ComponentSpec:
             Unit("apt-daily-upgrade.timer"),
             Unit("logrotate.timer"),
             Unit("deploy-certs.timer"),
+            *volume.units(mounts),
         ),
-        steps=steps(ctx, peers, files),
+        mounts=mounts,
+        steps=(*steps(ctx, peers, files), *volume.steps(mounts)),
         probes=_probes(),
     )
 

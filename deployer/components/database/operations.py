@@ -22,6 +22,9 @@ data=/var/lib/postgresql/17/main
 conf=/etc/postgresql/17/main
 # There from before the first byte until after the last: what it marks was left by a run that was killed.
 unfinished=/var/lib/deploy/cluster.unfinished
+# The same for the settings of a cluster that was there.
+taken=/var/lib/deploy/cluster.taken
+if [ -e "$taken" ]; then rm -f "$conf/postgresql.conf" "$conf/pg_hba.conf" "$conf/pg_ident.conf"; fi
 if [ -e "$unfinished" ] && [ ! -e "$data/postmaster.opts" ]; then
     rm -rf "$data" "$conf/postgresql.conf" "$conf/pg_hba.conf" "$conf/pg_ident.conf"
 elif [ -e "$data/PG_VERSION" ] && [ -e "$conf/postgresql.conf" ]; then
@@ -30,6 +33,16 @@ elif [ -e "$data/PG_VERSION" ] && [ -e "$conf/postgresql.conf" ]; then
     echo "the cluster 17/main has no data checksums; with the server stopped, run as postgres:" >&2
     echo "/usr/lib/postgresql/17/bin/pg_checksums --enable -D $data" >&2
     exit 1
+elif [ -e "$data/PG_VERSION" ] && mountpoint -q /var/lib/postgresql; then
+    # The data volume of a former machine: it gets settings, and is used as it is. Debian's program takes them out of
+    # the folder of the data, where its own initdb would have put them.
+    for name in postgresql pg_hba pg_ident; do
+        runuser -u postgres -- install -m 0600 /usr/share/postgresql/17/$name.conf.sample "$data/$name.conf"
+    done
+    touch "$taken"
+    pg_createcluster 17 main --port=5432 --start-conf=auto
+    rm "$taken"
+    exit 0
 elif [ -e "$data/PG_VERSION" ]; then
     echo "$data holds a cluster without its settings in $conf: bring them back, or move the folder away" >&2
     exit 1

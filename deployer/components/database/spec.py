@@ -184,7 +184,10 @@ SQL
     return Step(f"database {database.name}", "database", check=check, args=args)
 
 
-_CLUSTER_CHECK = f"[ -e {FOLDER}/postgresql.conf ] && [ -e /var/lib/postgresql/17/main/PG_VERSION ]"
+_CLUSTER_CHECK = (
+    f"[ -e {FOLDER}/postgresql.conf ] && [ -e /var/lib/postgresql/17/main/PG_VERSION ]"
+    " && [ ! -e /var/lib/deploy/cluster.taken ]"
+)
 
 # Commits to disk, so a standby or a full disk is not green.
 _PROBE = """
