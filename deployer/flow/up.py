@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,9 @@ from deployer.core.errors import DeployError, InputError, UnreachableError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Machine, MachineSpec
 from deployer.core.plan import Change, Plan
-from deployer.flow import mending, names, observe, places, provision, registry, sizes, summary
+from deployer.flow import mending, names, places, provision, registry, sizes, summary
 from deployer.flow.apply import phases
+from deployer.flow.leasing import Lease
 from deployer.flow.look import ProbeResult, View, look, outside, results
 from deployer.flow.mending import Drift
 from deployer.flow.request import Request
@@ -121,7 +121,7 @@ def _converge(session: Session, run: _Run) -> dict[str, Any]:
     timeout = SSH_NEW if new else SSH
     connection = session.connect(machines, timeout)
     _save(session, machines)
-    with ThreadPoolExecutor(3) as pool, _Lease(session, machines, run.held) as lease:
+    with ThreadPoolExecutor(3) as pool, Lease(session, machines, run.held) as lease:
         # From outside, before anything is changed, while the machines are looked at: on an unchanged deployment
         # these are the answers, and nothing is asked twice.
         early = pool.submit(_outer, session, machines) if not new else None
@@ -270,55 +270,3 @@ def _judge(session: Session, probes: Sequence[ProbeResult]) -> None:
         machine=first.machine or None,
         detail=detail,
     )
-
-
-class _Lease:
-    """The lease on every machine of the deployment, for one run: taken by observing, renewed by a thread, released."""
-
-    def __init__(self, session: Session, machines: Mapping[str, Machine], held: Any) -> None:
-        from deployer.state import lease
-
-        self._session, self._machines = session, machines
-        self._common = {
-            "rule": lease.rule_source(),
-            "lease": lease.wanted(held.lease).to_json(),
-            "ours": list(held.ours),
-        }
-        self._every = lease.SECONDS / 4
-        self._ended = threading.Event()
-        self._holding = False
-
-    def take(self) -> dict[str, Any]:
-        return {**self._common, "do": "take"}
-
-    def renew_from_now_on(self) -> None:
-        self._holding = True
-        threading.Thread(target=self._renew, daemon=True).start()
-
-    def _renew(self) -> None:
-        while not self._ended.wait(self._every):
-            try:
-                self._ask("take")
-            except DeployError:
-                # The run itself will meet the broken connection, and says it better.
-                return
-
-    def _ask(self, do: str) -> None:
-        requests = {name: {"lease": {**self._common, "do": do}} for name in self._machines}
-        observe.observe(self._session.engine, requests)
-
-    def release(self) -> None:
-        self._ended.set()
-        if self._holding:
-            self._holding = False
-            self._ask("release")
-
-    def __enter__(self) -> _Lease:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self.release()
-        except DeployError:
-            # Already failing for a better reason; the lease expires by itself.
-            pass

@@ -78,8 +78,8 @@ def test_parts(context: Make) -> None:
     )
     assert made.data == (
         Data("notes", "postgres", "notes"),
-        Data("pictures", "files", "/var/lib/notes/pictures"),
-        Data("index", "sqlite", "/var/lib/notes/db/index.db"),
+        Data("pictures", "files", "/var/lib/notes/pictures", "/var/lib/notes"),
+        Data("index", "sqlite", "/var/lib/notes/db/index.db", "/var/lib/notes"),
     )
     script = "curl http://127.0.0.1:9001/demo.test | awk '{print $1}'"
     assert made.probes == (Probe("reads", "script", {"script": script}, unit="notes-web.service"),)
