@@ -115,7 +115,7 @@ sms: {{sender: "4915100001", callback_hosts: [callback.social.test]}}
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """Two machines, the database apart, and everything outside real: ACME, DNS, a receiving server, carriers."""
     folder = tmp_path_factory.mktemp("live")
