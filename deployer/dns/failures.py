@@ -92,6 +92,9 @@ def _hetzner(what: str, refused: str, error: Exception) -> Exception:
     why = f"{message} ({code}{f', request {identity}' if identity else ''})"
     if code in ("unauthorized", "forbidden", "token_readonly", 401, 403):
         return CredentialError(what, why, refused)
+    if code == "rate_limit_exceeded":
+        # hcloud has waited and asked again, several times.
+        return DeployError(what, why, "wait some minutes: Hetzner counts an hour's calls; then run it again")
     if code == "resource_limit_exceeded":
         return QuotaError(what, why, "have the limit raised, or remove what is not needed")
     if code in (
@@ -101,7 +104,6 @@ def _hetzner(what: str, refused: str, error: Exception) -> Exception:
         "not_found",
         "service_error",
         "unavailable",
-        "rate_limit_exceeded",
     ) or (isinstance(code, int) and code >= 500):
         return Again(DeployError(what, why, "run it again in a minute"))
     return DeployError(what, why, "deploy plan shows what is left to do")
