@@ -44,7 +44,8 @@ BUILD_TIMEOUT = 1800
 class Recipe:
     """Everything that the image depends on."""
 
-    mirror: mirror.Mirror
+    # None: the one that mmdebstrap knows.
+    mirror: mirror.Mirror | None
     proxies: tuple[str, ...]
     certificates: Mapping[str, str]
     packages: tuple[str, ...] = PACKAGES
@@ -84,7 +85,7 @@ def build(settings: Settings, wanted: Recipe, in_use: frozenset[Path] = frozense
             run("building the base image", builder(wanted, temporary), timeout=BUILD_TIMEOUT, pass_fds=[held])
         except DeployError as error:
             error.next = (
-                "see that this computer reaches its package mirror and that its debian-archive-keyring "
+                "see that this computer reaches the mirror in the lines above and that its debian-archive-keyring "
                 f"knows Debian 13 ({mirror.SUITE}); then run again"
             )
             raise
@@ -97,6 +98,16 @@ def build(settings: Settings, wanted: Recipe, in_use: frozenset[Path] = frozense
 def builder(wanted: Recipe, target: Path) -> list[str]:
     """The command that makes the image."""
     sources = wanted.mirror
+    lines = (
+        (
+            f"deb {sources.main} {mirror.SUITE} main",
+            f"deb {sources.main} {mirror.SUITE}-updates main",
+            f"deb {sources.security} {mirror.SUITE}-security main",
+        )
+        if sources
+        # Then it takes Debian's own archives, with updates and security.
+        else ()
+    )
     return [
         "mmdebstrap",
         "--mode=root",
@@ -105,21 +116,23 @@ def builder(wanted: Recipe, target: Path) -> list[str]:
         *(f"--aptopt={line}" for line in wanted.proxies),
         mirror.SUITE,
         str(target),
-        f"deb {sources.main} {mirror.SUITE} main",
-        f"deb {sources.main} {mirror.SUITE}-updates main",
-        f"deb {sources.security} {mirror.SUITE}-security main",
+        *lines,
     ]
 
 
 def _finish(root: Path, wanted: Recipe) -> None:
     """What distinguishes a machine must not be in the image; what it needs of this computer must be."""
-    for pattern in ("etc/ssh/ssh_host_*", "etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list"):
+    for pattern in ("etc/ssh/ssh_host_*", "etc/apt/apt.conf.d/99mmdebstrap"):
         for file in root.glob(pattern):
             file.unlink()
     (root / "etc/hostname").unlink(missing_ok=True)
     # Empty, not missing: systemd then makes one without taking this for a "first boot" that asks questions.
     (root / "etc/machine-id").write_text("", encoding="ascii")
-    (root / "etc/apt/sources.list.d/debian.sources").write_text(wanted.mirror.sources(), encoding="utf-8")
+    if wanted.mirror:
+        # Else the list that mmdebstrap wrote stays.
+        (root / "etc/apt/sources.list").unlink(missing_ok=True)
+        listed = root / "etc/apt/sources.list.d/debian.sources"
+        listed.write_text(wanted.mirror.sources(), encoding="utf-8")
     lines = [APT, *(f"{line}\n" for line in wanted.proxies)]
     (root / "etc/apt/apt.conf.d/90deploy-local").write_text("".join(lines), encoding="utf-8")
     for name, pem in wanted.certificates.items():

@@ -15,8 +15,6 @@ from providers.local.host import run
 from providers.local.settings import Reach
 
 SUITE = "trixie"
-MAIN = "http://deb.debian.org/debian"
-SECURITY = "http://deb.debian.org/debian-security"
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 
@@ -24,8 +22,8 @@ CERTIFICATES = Path("/usr/local/share/ca-certificates")
 class Mirror:
     """URIs of Debian's main and security archives."""
 
-    main: str = MAIN
-    security: str = SECURITY
+    main: str
+    security: str
 
     def sources(self) -> str:
         """The machine's /etc/apt/sources.list.d/debian.sources."""
@@ -37,11 +35,11 @@ class Mirror:
         )
 
 
-def of_this_computer(folder: Path = Path("/etc/apt")) -> Mirror:
-    """The mirror that this computer uses when it is Debian, else Debian's own."""
+def of_this_computer(folder: Path = Path("/etc/apt")) -> Mirror | None:
+    """The mirror that this computer uses when it is Debian and names both archives; else the choice is mmdebstrap's."""
     release = platform.freedesktop_os_release()
     if release.get("ID") != "debian":
-        return Mirror()
+        return None
     entries = []
     # `apt-get indextargets` would tell, but takes half a second.
     for path in (folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))):
@@ -70,14 +68,15 @@ def parse_stanzas(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def choose(entries: Sequence[tuple[str, str]], codename: str) -> Mirror:
-    """Pick Debian's archives out of pairs of suite and URI."""
+def choose(entries: Sequence[tuple[str, str]], codename: str) -> Mirror | None:
+    """Pick Debian's archives out of pairs of suite and URI; None where one is missing."""
     found: dict[str, str] = {}
     for suite, uri in entries:
         # Other vendors use Debian's code names too; Debian's own archives end like this on every mirror.
         if uri.rstrip("/").rsplit("/", 1)[-1] in ("debian", "debian-security"):
             found.setdefault(suite, uri.rstrip("/"))
-    return Mirror(found.get(codename, MAIN), found.get(f"{codename}-security", SECURITY))
+    main, security = found.get(codename), found.get(f"{codename}-security")
+    return Mirror(main, security) if main and security else None
 
 
 def proxies() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import pytest
 from deployer.core.errors import DeployError
 from deployer.core.machine import Deployment, Machine, MachineSpec
 from providers import local
-from providers.local import LocalProvider, cache, forwarding, host, mirror, processes
+from providers.local import LocalProvider, cache, forwarding, host, processes
 from providers.local.records import Record
 from providers.local.settings import Settings
 from tests.providers.conftest import DEPLOYMENT
@@ -83,7 +83,8 @@ class TestNetwork:
             assert status == 0, text
 
     def test_the_web_is_reached(self, pair: list[Machine]) -> None:
-        status, text = shell(pair[0], f"curl -sS -m 20 -o /dev/null {mirror.of_this_computer().main}/")
+        mirror = r"$(grep -rhom 1 'https\?://[^ ]*' /etc/apt/sources.list* | head -n 1)"
+        status, text = shell(pair[0], f"curl -sS -m 20 -o /dev/null {mirror}/")
         assert status == 0, text
 
     def test_mail_is_refused_at_once(self, pair: list[Machine]) -> None:

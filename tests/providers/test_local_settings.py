@@ -157,11 +157,16 @@ class TestMirror:
             "Types: deb\nURIs: https://off.example/debian-security\nSuites: bookworm-security\n"
             "Components: main\nEnabled: no\n"
         )
-        found = mirror.choose(mirror.parse_stanzas(text), "bookworm")
-        assert found == mirror.Mirror("https://mirror.example/debian", mirror.SECURITY)
+        assert mirror.parse_stanzas(text) == [
+            ("bookworm", "https://mirror.example/debian"),
+            ("bookworm-updates", "https://mirror.example/debian"),
+        ]
 
     def test_archives_of_other_vendors_are_left_out(self) -> None:
-        assert mirror.choose([("trixie", "https://packages.example/node")], "trixie") == mirror.Mirror()
+        assert mirror.choose([("trixie", "https://packages.example/node")], "trixie") is None
+
+    def test_a_mirror_without_security_updates_is_not_enough(self) -> None:
+        assert mirror.choose([("trixie", "https://mirror.example/debian")], "trixie") is None
 
     def test_the_way_to_a_proxy_is_opened(self) -> None:
         lines = [
@@ -172,18 +177,26 @@ class TestMirror:
 
 
 class TestImage:
+    MIRROR = mirror.Mirror("http://mirror.example/debian", "http://mirror.example/debian-security")
+
     def test_another_recipe_is_another_image(self) -> None:
-        first = image.Recipe(mirror.Mirror(), (), {})
-        assert first.name == image.Recipe(mirror.Mirror(), (), {}).name
-        assert first.name != image.Recipe(mirror.Mirror(), (), {"own.crt": "PEM"}).name
+        first = image.Recipe(self.MIRROR, (), {})
+        assert first.name == image.Recipe(self.MIRROR, (), {}).name
+        assert first.name != image.Recipe(self.MIRROR, (), {"own.crt": "PEM"}).name
         assert first.name.startswith("debian-13-")
 
     def test_the_command(self) -> None:
-        wanted = image.Recipe(mirror.Mirror(), ('Acquire::http::Proxy "http://p:1";',), {})
+        wanted = image.Recipe(self.MIRROR, ('Acquire::http::Proxy "http://p:1";',), {})
         command = image.builder(wanted, Path("/state/base/new"))
         assert command[0] == "mmdebstrap"
         assert '--aptopt=Acquire::http::Proxy "http://p:1";' in command
-        assert f"deb {mirror.SECURITY} trixie-security main" in command
+        assert "deb http://mirror.example/debian-security trixie-security main" in command
+
+    def test_without_a_mirror_of_this_computer_mmdebstrap_chooses(self) -> None:
+        assert image.builder(image.Recipe(None, (), {}), Path("/state/base/new"))[-2:] == [
+            "trixie",
+            "/state/base/new",
+        ]
 
 
 class TestSeed:
