@@ -250,6 +250,11 @@ def test_the_locks_agree_and_name_no_index() -> None:
     assert {line for line in runtime.splitlines() if "==" in line} <= set(dev.splitlines())
 
 
+def test_operators_get_no_tools_of_tests() -> None:
+    names = re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert not [name for name in names if re.match(r"pytest|coverage|types-|wheel|mypy|ruff", name)]
+
+
 def test_the_locks_hold_what_pyproject_asks_for() -> None:
     """Else somebody changed pyproject.toml and forgot bin/lock."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
