@@ -1,0 +1,77 @@
+"""`bin/bench`: choose what to measure, print the table, write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.bench import first, machines, single
+from tests.bench.figures import Figure, show
+from tests.bench.place import bench_world
+from tests.e2e.operator import CHECKOUT
+from tests.rig.world import why_not
+
+# name -> (what it measures, how): each can be run alone.
+PARTS = {
+    "help": ("deploy --help", single.help_text),
+    "one": ("unchanged up of the stack on one machine, without latency and at 50 ms; memory", single.one),
+    "first": ("the first up, against a plain script that installs the same", first.first),
+    "machines": ("unchanged up of the stack on 1, 2 and 4 machines at 50 ms, in turn", machines.machines),
+    "bare": ("unchanged up of 1, 2, 4 and 16 machines with base only at 50 ms, in turn", machines.bare),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="bin/bench",
+        description="Measure speed and size on real machines. Without a name: everything.",
+        epilog="\n".join(f"{name:9} {words}" for name, (words, _) in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # `choices` would refuse an empty list.
+    parser.add_argument("parts", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)}")
+    parser.add_argument("--runs", type=int, default=7, help="counted runs of each quick figure")
+    parser.add_argument("--json", type=Path, default=CHECKOUT / "tests" / "artefacts" / "bench.json")
+    parser.add_argument("--quick", action="store_true", help="without the first installations")
+    asked = parser.parse_args()
+    if unknown := sorted(set(asked.parts) - set(PARTS)):
+        parser.error(f"no measurement is called {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if reason := why_not():
+        sys.exit(f"bench: {reason}")
+    chosen = [
+        name
+        for name in PARTS
+        if name in asked.parts or not (asked.parts or (asked.quick and name == "first"))
+    ]
+    at, before = datetime.now(UTC).isoformat(timespec="seconds"), os.getloadavg()[0]
+    figures: list[Figure] = []
+    with (
+        bench_world() as world,
+        tempfile.TemporaryDirectory(prefix="deploy-bench-", dir="/var/tmp") as folder,
+    ):
+        for name in chosen:
+            figures += PARTS[name][1](world, Path(folder) / name, asked.runs)
+    about = {
+        "at": at,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load before": before,
+        "load after": os.getloadavg()[0],
+        "parts": chosen,
+    }
+    print(", ".join(f"{key}: {value}" for key, value in about.items()))
+    show(figures)
+    asked.json.parent.mkdir(parents=True, exist_ok=True)
+    listed = [figure.to_json() for figure in figures]
+    asked.json.write_text(json.dumps({**about, "figures": listed}, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten to {asked.json}")
+
+
+if __name__ == "__main__":
+    main()
