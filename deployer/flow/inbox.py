@@ -67,8 +67,10 @@ def inbox(
         kinds = {"mail": "mail", "sms": "sms"}
         places: dict[str, list[str]] = {}
         for one, role in kinds.items():
-            if kind in (None, one):
+            if kind in (None, one) and role in roles:
                 places.setdefault(roles[role][0], []).append(one)
+        if not places:
+            raise InputError("reading the inbox", "no machine of the inventory plays the role")
         session.connected(session.connect({name: machines[name] for name in places}, SSH), SSH)
         deadline = time.monotonic() + wait
         while True:

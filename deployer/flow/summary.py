@@ -55,15 +55,15 @@ def build(
         names = " ".join([*hosts(session), f"sms.{project.stack.domain}"])
         notes.append(f"to open it from this computer, add to /etc/hosts: {front.address} {names}")
         notes.append(f"its certificates are signed by the stack's own CA: {ca_file(session)}")
-    if project.app.admin:
+    if front and project.app.admin:
         notes.append(
             f"first admin: {project.app.admin_name}; password: deploy secrets show app/admin_password"
         )
-    if project.inventory.catch:
+    if front and project.inventory.catch:
         notes.append("mail and SMS stay on the machine: deploy inbox")
     return {
         "deployment": str(project.deployment),
-        "urls": [f"https://{name}/" for name in hosts(session)],
+        "urls": [f"https://{name}/" for name in hosts(session)] if front else [],
         "machines": [
             {"name": m.name, "address": m.address, "roles": _roles(session, m.name)}
             for m in view.machines.values()

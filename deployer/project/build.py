@@ -144,7 +144,7 @@ def _machines(
     entries = []
     for item, own in zip(file.machines, options, strict=True):
         roles = ROLES if "all" in item.roles else tuple(role for role in ROLES if role in item.roles)
-        kind = "all" if roles == ROLES else "-".join(roles)
+        kind = "all" if roles == ROLES else "-".join(roles) or "base"
         name = item.name
         while not name:
             counted[kind] += 1

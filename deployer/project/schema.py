@@ -113,7 +113,10 @@ class MachineSection(Section):
     model_config = ConfigDict(extra="ignore")
 
     name: Label = ""
-    roles: Annotated[tuple[Literal["all", "app", "database", "mail", "sms"], ...], AfterValidator(not_empty)]
+    # "base" is no role: a machine with nothing else plays none.
+    roles: Annotated[
+        tuple[Literal["all", "app", "database", "mail", "sms", "base"], ...], AfterValidator(not_empty)
+    ]
 
 
 class AcmeSection(Section):

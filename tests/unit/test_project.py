@@ -84,6 +84,22 @@ def test_a_minimal_project_is_complete(root: Path) -> None:
     assert project.app.probes[0].script == "echo ${shell} text stays"
 
 
+def test_machines_with_base_alone_need_no_stack(root: Path) -> None:
+    (root / "inventories" / "here.yaml").write_text(
+        "provider: local\nmachines:\n- roles: [base]\n- roles: [base]\n", encoding="utf-8"
+    )
+    found = [(one.name, one.roles) for one in loaded(root).inventory.machines]
+    assert found == [("demo-base-1", ()), ("demo-base-2", ())]
+
+
+def test_a_machine_with_base_alone_beside_the_stack(root: Path) -> None:
+    (root / "inventories" / "here.yaml").write_text(
+        "provider: local\nmachines:\n- roles: [all]\n- roles: [base]\n", encoding="utf-8"
+    )
+    found = [(one.name, one.roles) for one in loaded(root).inventory.machines]
+    assert found == [("demo-all-1", ROLES), ("demo-base-1", ())]
+
+
 def test_values_keep_the_text_that_was_written(root: Path) -> None:
     (root / "inventories" / "here.yaml").write_text(
         """\
@@ -388,7 +404,7 @@ BAD_INVENTORY = {
     "an unknown role": (
         "provider: local\nmachines:\n  - roles: [all]\n  - roles:\n      - databse\n",
         [
-            'inventories/here.yaml:5: machines[1].roles[0]: "databse" must be one of all, app, database, mail or sms; '
+            'inventories/here.yaml:5: machines[1].roles[0]: "databse" must be one of all, app, database, mail, sms or base; '
             'did you mean "database"?'
         ],
     ),
