@@ -68,6 +68,14 @@ class Preparing(Protocol):
 
 
 @runtime_checkable
+class Concurrent(Protocol):
+    """A provider whose create_machine may run for several machines at the same time; others are asked one by one."""
+
+    # How many at a time the vendor bears.
+    at_once: int
+
+
+@runtime_checkable
 class ReverseDns(Protocol):
     """A provider that can set the name an address answers with."""
 

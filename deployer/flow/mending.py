@@ -37,7 +37,8 @@ def look(
     """Ask the vendor about the machines `names`, which exist. A vendor that does not answer is a warning, since the
     machines themselves can be looked at all the same. machines: all of the deployment, also those to be made."""
     provider = session.provider
-    there = {name: machines[name] for name in names}
+    # What a killed run left of a machine has no id, and nothing to compare: create_machine finishes it.
+    there = {name: machines[name] for name in names if machines[name].id}
     if not isinstance(provider, Mending) or not there:
         return Drift()
     asker = provider

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from deployer.core.errors import DeployError, InputError
@@ -11,12 +13,14 @@ from deployer.core.keytext import public_ssh
 from deployer.core.machine import SIZES, Machine, MachineSpec, Size
 from deployer.core.model import MachineEntry, Project
 from deployer.core.plan import Change
-from deployer.core.provider import Preparing, Provider
+from deployer.core.provider import Concurrent, Preparing, Provider
 from deployer.flow.sizes import total
 from deployer.state.journal import Journal, intention
 
 # Address of a machine that does not exist yet (RFC 5737: nobody has it).
 PLACEHOLDER = "192.0.2.1"
+# Machines that are made at a time, at most; a provider may bear fewer.
+AT_ONCE = 8
 
 
 def machine_specs(project: Project, secrets: Mapping[str, str]) -> list[MachineSpec]:
@@ -124,21 +128,32 @@ def create(
     journal: Journal,
     sink: Sink,
 ) -> dict[str, Machine]:
-    """Make what is missing and start what is stopped. Returns every wanted machine by name.
+    """Make what is missing and start what is stopped, several at a time. Returns every wanted machine by name.
 
     The intent is on disk before each call and the id after it; names are deterministic and create_machine is safe to
-    repeat, so a run that was killed in between is continued by the next one.
+    repeat, so a run that was killed in between is continued by the next one. Raises the first machine's error, once
+    what was under way for the others has ended.
     """
     todo = {change.name: change for change in missing(specs, existing)}
-    pending = {intent.name: intent for intent in journal.pending() if intent.call == "create_machine"}
-    found = {name: machine for name, machine in existing.items() if name not in todo}
+    pending = [intent for intent in journal.pending() if intent.call == "create_machine"]
+
+    def settle(machine: Machine) -> None:
+        """It was made; only the notes that say so are missing, one for each run that was killed."""
+        for intent in pending:
+            if intent.name == machine.name:
+                journal.done(intent, id=machine.id)
+
     for spec in specs:
         if spec.name not in todo:
-            if spec.name in pending:
-                # It was made; only the note that says so is missing.
-                journal.done(pending[spec.name], id=existing[spec.name].id)
-            continue
-        sink(Event("machine", f"{todo[spec.name].action} machine", machine=spec.name, status="start"))
+            settle(existing[spec.name])
+    telling = threading.Lock()
+
+    def tell(text: str, name: str, status: str = "", kind: str = "machine") -> None:
+        with telling:
+            sink(Event(kind, text, machine=name, status=status))
+
+    def make(spec: MachineSpec) -> Machine:
+        tell(f"{todo[spec.name].action} machine", spec.name, "start")
         with intention(journal, "create_machine", spec.name) as result:
             try:
                 machine = provider.create_machine(project.deployment, spec)
@@ -146,11 +161,50 @@ def create(
                 error.machine = error.machine or spec.name
                 raise
             result["id"] = machine.id
-        if spec.name in pending:
-            journal.done(pending[spec.name], id=machine.id)
-        found[spec.name] = machine
-        sink(Event("machine", f"machine at {machine.address}", machine=spec.name, status="ok"))
+        settle(machine)
+        tell(f"machine at {machine.address}", spec.name, "ok")
+        return machine
+
+    at_once = min(AT_ONCE, provider.at_once) if isinstance(provider, Concurrent) else 1
+    found = {**existing, **_each(make, [spec for spec in specs if spec.name in todo], at_once, tell)}
     return {spec.name: pinned(found[spec.name], spec) for spec in specs}
+
+
+def _each(
+    make: Callable[[MachineSpec], Machine],
+    specs: Sequence[MachineSpec],
+    at_once: int,
+    tell: Callable[..., None],
+) -> dict[str, Machine]:
+    """Call `make` for each. After an error nothing more is begun, and what is under way is waited for."""
+    if min(at_once, len(specs)) <= 1:
+        return {spec.name: make(spec) for spec in specs}
+    stop = threading.Event()
+
+    def one(spec: MachineSpec) -> Machine | None:
+        if stop.is_set():
+            return None
+        try:
+            return make(spec)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = {spec.name: pool.submit(one, spec) for spec in specs}
+        try:
+            wait(futures.values())
+        except BaseException:
+            stop.set()
+            running = [name for name, future in futures.items() if future.running()]
+            tell(f"first ends what is under way for {', '.join(running)}", "", kind="notice")
+            raise
+    failed = {name: error for name, future in futures.items() if (error := future.exception())}
+    for name, error in list(failed.items())[1:]:
+        tell(str(error), name, kind="warning")
+    for error in failed.values():
+        raise error
+    return {name: machine for name, future in futures.items() if (machine := future.result())}
 
 
 def pinned(machine: Machine, spec: MachineSpec) -> Machine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,11 +36,12 @@ class Intent:
 
 
 class Journal:
-    """The journal of one deployment, in `state_dir`/journal.jsonl. Never holds a secret."""
+    """The journal of one deployment, in `state_dir`/journal.jsonl. Never holds a secret. Threads may share it."""
 
     def __init__(self, state_dir: Path) -> None:
         make_private(state_dir)
         self.path = state_dir / "journal.jsonl"
+        self._lock = threading.Lock()
         self._shorten()
 
     def intend(self, call: str, name: str, **about: Any) -> Intent:
@@ -79,7 +81,10 @@ class Journal:
                 yield entry
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        with self._lock:
+            self._write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
         new = not self.path.exists()
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:

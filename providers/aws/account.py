@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -29,27 +30,33 @@ class Account:
         self.settings = settings
         self._clients: dict[tuple[str, str, bool], Any] = {}
         self._session: Any = None
+        # boto3 makes a client not quite safely while it makes another; a client itself may be shared.
+        self._making = threading.Lock()
 
     def client(self, service: str, region: str = "", *, once: bool = False) -> Any:
         """boto3's client. once: it tries a call one time only."""
         region = region or self.settings.region
         key = (service, region, once)
-        if key not in self._clients:
-            boto3, config = _library()
-            # One session reads the long descriptions of services once for all its clients.
-            self._session = self._session or boto3.session.Session()
-            self._clients[key] = self._session.client(
-                service,
-                region_name=region,
-                endpoint_url=self.settings.endpoint or None,
-                config=config(
-                    retries={"mode": "standard", "total_max_attempts": 1 if once else ATTEMPTS},
-                    connect_timeout=CONNECT_TIMEOUT,
-                    read_timeout=READ_TIMEOUT,
-                    user_agent_extra="deploy-toolkit",
-                ),
-            )
-        return self._clients[key]
+        with self._making:
+            if key not in self._clients:
+                self._clients[key] = self._new(*key)
+            return self._clients[key]
+
+    def _new(self, service: str, region: str, once: bool) -> Any:
+        boto3, config = _library()
+        # One session reads the long descriptions of services once for all its clients.
+        self._session = self._session or boto3.session.Session()
+        return self._session.client(
+            service,
+            region_name=region,
+            endpoint_url=self.settings.endpoint or None,
+            config=config(
+                retries={"mode": "standard", "total_max_attempts": 1 if once else ATTEMPTS},
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                user_agent_extra="deploy-toolkit",
+            ),
+        )
 
     def call(
         self, what: str, operation: str, *, service: str = "ec2", region: str = "", **arguments: Any

@@ -65,8 +65,6 @@ def read(account: Account, labels: Mapping[str, str]) -> Parts:
     def pages(operation: str, key: str, **arguments: Any) -> list[Thing]:
         return account.pages(what, operation, key, Filters=ours, **arguments)
 
-    # boto3 makes a client not quite safely while others do.
-    account.client("ec2")
     with ThreadPoolExecutor(7) as pool:
         vpcs = pool.submit(pages, "describe_vpcs", "Vpcs")
         gateways = pool.submit(pages, "describe_internet_gateways", "InternetGateways")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -36,11 +37,14 @@ class AwsProvider:
     """EC2 instances of one region. Safe to kill and repeat at any point: tags are the truth."""
 
     name = "aws"
+    at_once = 4
 
     def __init__(self, settings: Settings, deployment: Deployment) -> None:
         self.settings = settings
         self._deployment = deployment
         self._account = Account(settings)
+        # Around the network that the deployment's machines share, so that two of them do not make it at the same time.
+        self._sharing = threading.Lock()
         # What `check` could not find out, for the operator to know.
         self.remarks: tuple[str, ...] = ()
 
@@ -150,7 +154,10 @@ class AwsProvider:
         kept = mine.data()
         zone = machines.choose_zone(self.settings, wish.zones, kept, wish.kind, spec.name)
         labels = labels_of(deployment, spec.name, spec.roles)
-        vpc, subnet = network.ensure(account, deployment, parts, spec.name, zone)
+        with self._sharing:
+            # Another machine's thread may have made it since.
+            parts = read(account, deployment.labels())
+            vpc, subnet = network.ensure(account, deployment, parts, spec.name, zone)
         if kept and kept[0]["AvailabilityZone"] != subnet["AvailabilityZone"]:
             raise DeployError(
                 "making the machine",

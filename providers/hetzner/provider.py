@@ -6,6 +6,7 @@ the machine's name as a label, so list_machines finds a machine of which nothing
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class HetznerProvider:
     """Servers of the Hetzner Cloud. Safe to kill and repeat at any point."""
 
     name = "hetzner"
+    at_once = 8
 
     def __init__(self, settings: Settings, deployment: Deployment) -> None:
         self.settings = settings
@@ -46,6 +48,8 @@ class HetznerProvider:
         self._api = Api(settings)
         self._parts = Parts(self._api, settings)
         self._prices = Prices(self._api, settings)
+        # Around what the deployment's machines share, so that two of them do not make it at the same time.
+        self._sharing = threading.Lock()
 
     def check(self) -> None:
         """Token, location and image. The API tells no limits: a full quota shows when something is made."""
@@ -175,9 +179,10 @@ class HetznerProvider:
         image = self._image(str(kind.architecture))
         v4 = self._parts.address(deployment, spec, "ipv4")
         v6 = self._parts.address(deployment, spec, "ipv6")
-        key = self._parts.key(deployment, spec)
-        network = self._parts.network(deployment)
-        wall = self._parts.wall(deployment, spec)
+        with self._sharing:
+            key = self._parts.key(deployment, spec)
+            network = self._parts.network(deployment)
+            wall = self._parts.wall(deployment, spec)
         volume = self._parts.volume(deployment, spec)
 
         def create() -> BoundServer:

@@ -1,6 +1,8 @@
 """The provisioning part of `deploy up`, and nothing after it: for tests that kill it. Machines ready, no stack installed.
 
-python -m tests.providers.bring PROJECT PROVIDER
+python -m tests.providers.bring PROJECT PROVIDER [AT_ONCE]
+
+AT_ONCE: machines that are made at a time; 1, so that a call's index is the same in each run.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.core.events import discard
-from deployer.flow import up
+from deployer.flow import provision, up
 from deployer.flow.request import Request
 
 
@@ -19,6 +21,7 @@ def _machines(session: Any, run: Any) -> dict[str, Any]:
 
 
 def main() -> None:
+    provision.AT_ONCE = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     up._converge = _machines
     up.up(Request(Path(sys.argv[1]), provider=sys.argv[2]), discard)
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import paramiko
 import pytest
 
 from deployer.core.errors import CredentialError, DeployError, QuotaError
 from deployer.core.machine import Deployment, Machine, MachineSpec
-from deployer.core.provider import Provider
+from deployer.core.provider import Concurrent, Listing, Provider
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,23 @@ class ProviderContract:
         again = provider.create_machine(deployment, spec)
         assert (again.id, again.address) == (made.id, made.address)
         assert [machine.id for machine in provider.list_machines(deployment)] == [made.id]
+
+    def test_machines_are_made_side_by_side(
+        self, provider: Provider, deployment: Deployment, spec: MachineSpec
+    ) -> None:
+        """Each once, and what they share once."""
+        if not isinstance(provider, Concurrent):
+            pytest.skip("machines of this provider are made one by one")
+        specs = [spec, replace(spec, name=f"{spec.name}b")]
+        with ThreadPoolExecutor(len(specs)) as pool:
+            made = list(pool.map(lambda one: provider.create_machine(deployment, one), specs))
+        assert [machine.name for machine in made] == [one.name for one in specs]
+        assert {machine.id for machine in provider.list_machines(deployment)} == {one.id for one in made}
+        if isinstance(provider, Listing):
+            found = Counter(
+                (one.kind, one.name) for one in provider.resources() if one.deployment == deployment
+            )
+            assert set(found.values()) == {1}, found
 
     def test_machines_are_told_apart_by_their_labels(
         self, provider: Provider, deployment: Deployment, spec: MachineSpec
