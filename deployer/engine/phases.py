@@ -7,23 +7,24 @@ touches those internals; tests/engine pins what it relies on.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
 from paramiko import SSHException
-from pyinfra.api import BaseStateCallback, State, StringCommand, operation
+from pyinfra.api import BaseStateCallback, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import OperationMeta, add_op
 from pyinfra.api.operations import run_ops
 
+from deployer.engine import steps
 from deployer.engine.hosts import EngineError, Hosts
-from deployer.ops.script import script
+from deployer.engine.steps import bound, find, single, step_of
+from deployer.ops.script import BUSY
 
 # Seconds a component may take from started to green.
 SETTLE = 60.0
@@ -73,9 +74,7 @@ class Phases:
             for entry in operations:
                 # Named: pyinfra logs the arguments of an operation without a name; and bound beforehand, so that
                 # an argument may be called like one of pyinfra's own.
-                function = _bound(_find(entry["operation"]), entry["args"])
-                if "step" in entry:
-                    function = _step(function, entry["step"], host)
+                function = self._function(entry, host)
                 meta = add_op(state, function, host=host, name=entry["name"], _timeout=entry["timeout"])[host]
                 narrator.names[host.name, meta._hash] = entry["name"]
                 added.append((host, entry, meta))
@@ -94,19 +93,32 @@ class Phases:
             if meta.is_complete() and meta.did_succeed():
                 continue
             output = meta._combined_output
-            why = "the command failed" if meta.is_complete() else "; ".join(broken) or "the connection broke"
             lines = output.output_lines if output else []
+            why = _why(lines) if meta.is_complete() else "; ".join(broken) or "the connection broke"
             return self._failure(host.name, phase, entry, why, lines)
         return next((job.value for job in beside if job.value), None)
+
+    def _function(self, entry: dict[str, Any], host: Host) -> Any:
+        """The operation, one at a time on its machine, whoever started it."""
+        function = bound(find(entry["operation"]), entry["args"])
+        if "step" not in entry:
+            return single(function, entry["operation"], entry["name"], steps.BUSY_WAIT)
+
+        def waiting(busy: str) -> None:
+            text = f"{busy}; waiting for its end, at most {steps.BUSY_WAIT:g} s"
+            self._event(kind="notice", text=text, machine=host.name)
+
+        # step_of has waited already.
+        function = single(function, entry["step"]["key"], entry["name"], 1)
+        return step_of(function, entry["step"], entry["name"], host, waiting)
 
     def _beside(self, host: Host, entry: dict[str, Any], phase: dict[str, Any]) -> dict[str, Any] | None:
         """Run a step while the phase's operations run on the same machine; outside of pyinfra's State, which has one
         operation a machine at a time."""
         began = time.monotonic()
         self._event(kind="step", text=entry["name"], machine=host.name, status="start")
-        step = _step(_bound(_find(entry["operation"]), entry["args"]), entry["step"], host)
         failure = None
-        for command in step._inner():
+        for command in self._function(entry, host)._inner():
             stdin = command.connector_arguments["_stdin"]
             try:
                 ok, output = host.run_shell_command(command, _stdin=stdin, _timeout=entry["timeout"])
@@ -114,7 +126,9 @@ class Phases:
                 failure = self._failure(host.name, phase, entry, str(error) or type(error).__name__, [])
                 break
             if not ok:
-                failure = self._failure(host.name, phase, entry, "the command failed", output.output_lines)
+                failure = self._failure(
+                    host.name, phase, entry, _why(output.output_lines), output.output_lines
+                )
                 break
         self._event(
             kind="step",
@@ -204,52 +218,11 @@ for name, digests in json.load(sys.stdin).items():
 """
 
 
-def _find(name: str) -> Any:
-    """ "tree.placed" is deployer.ops.tree.placed; "database/role" is deployer.components.database.operations.role."""
-    if "/" in name:
-        component, function = name.split("/")
-        return getattr(importlib.import_module(f"deployer.components.{component}.operations"), function)
-    module, function = name.split(".")
-    return getattr(importlib.import_module(f"deployer.ops.{module}"), function)
-
-
-def _bound(function: Any, arguments: dict[str, Any]) -> Any:
-    @operation()
-    def bound() -> Generator[Any, None, None]:
-        yield from function._inner(**arguments)
-
-    return bound
-
-
-def _step(function: Any, step: dict[str, Any], host: Host) -> Any:
-    """The operation, skipped when its check passes and it was done with the same arguments, and marked when done.
-
-    The check runs now, after files were written, not only when the plan was made.
-    """
-    path = f"/var/lib/deploy/steps/{step['key']}"
-
-    @operation()
-    def checked() -> Generator[Any, None, None]:
-        # It reads its input in either case: writing to a command that has ended already breaks this step.
-        probe = StringCommand(
-            f'if test "$(cat {shlex.quote(path)} 2>/dev/null)" = {shlex.quote(_marker(step["digest"]))};'
-            " then exec bash -s; fi; cat >/dev/null; exit 1"
-        )
-        done, _ = host.run_shell_command(probe, _stdin=step["check"], _timeout=60)
-        if done:
-            return
-        yield from function._inner()
-        yield script(
-            f"mkdir -p $(dirname {shlex.quote(path)})\n"
-            f"printf %s {shlex.quote(_marker(step['digest']))} > {shlex.quote(path)}.new\n"
-            f"mv {shlex.quote(path)}.new {shlex.quote(path)}"
-        )
-
-    return checked
-
-
-def _marker(digest: str) -> str:
-    return json.dumps({"digest": digest})
+def _why(lines: list[str]) -> str:
+    busy = next((line for line in lines if line.startswith(BUSY)), "")
+    return (
+        f"{busy}; it did not end. See there what hangs (ps -ef) and end it" if busy else "the command failed"
+    )
 
 
 def _reset(state: State) -> None:
