@@ -101,6 +101,8 @@ class Machine:
     currency: str = ""
     # A data volume is mounted at /srv/data.
     volume: bool = False
+    # The price is about that, as Offer.approximate says it.
+    approximate: bool = False
     # We made it. False for the operator's own (bare metal): it keeps its keys, and `down` leaves it there.
     ours: bool = True
 

@@ -6,7 +6,7 @@ readiness of SSH are written once, in flow/provision.py. docs/writing-a-provider
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -82,6 +82,23 @@ class ReverseDns(Protocol):
     def set_reverse_dns(self, machine: Machine, name: str) -> None: ...
 
 
+@runtime_checkable
+class ReverseDnsShown(Protocol):
+    """A provider that also tells that name; where it does not, DNS is asked, which others remember for a while."""
+
+    def reverse_dns(self, machine: Machine) -> Mapping[str, str]:
+        """Address -> the name that it answers with now ("" for none), of the addresses that can have one."""
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """A provider whose `check` may leave something to know, though machines can be had."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Of the last `check`: limits that could not be read, or that are reached."""
+
+
 @dataclass(frozen=True)
 class Resource:
     """Anything at a vendor that carries our label and may cost money: machine, volume, address, firewall, network, key.
@@ -127,12 +144,19 @@ class VolumePrices(Protocol):
         """A volume of `size` GiB a month, in the currency of the offers."""
 
 
+class ByHand(str):
+    """A difference that `mend` cannot put back. It is a warning, and nothing that `up` has still to do."""
+
+
 @runtime_checkable
 class Mending(Protocol):
     """A provider that sees what somebody changed at the vendor by hand (rules, labels), and can put it back."""
 
     def drift(self, machine: Machine, spec: MachineSpec) -> Sequence[str]:
-        """What differs from what create_machine would make, in words; empty when nothing does. Changes nothing."""
+        """What differs from what create_machine would make, as "THING: in which way"; empty when nothing does.
+
+        What only the operator can change is a ByHand, with what to do. Changes nothing.
+        """
 
     def mend(self, machine: Machine, spec: MachineSpec) -> None:
         """Put it back. Never deletes the machine or what holds data."""

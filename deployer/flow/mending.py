@@ -11,7 +11,7 @@ from deployer.core.errors import DeployError
 from deployer.core.events import Event
 from deployer.core.machine import Machine, MachineSpec
 from deployer.core.plan import Change, Kind
-from deployer.core.provider import Mending
+from deployer.core.provider import ByHand, Mending
 from deployer.flow import sizes
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Drift:
-    """changes: one for each difference; specs: of the machines that differ, for `mend`; warnings: what could not be
-    looked at."""
+    """changes: one for each difference; specs: of the machines that differ, for `mend`; warnings: what only the
+    operator can change, and what could not be looked at."""
 
     changes: tuple[Change, ...] = ()
     specs: Mapping[str, MachineSpec] = field(default_factory=dict)
@@ -44,11 +44,14 @@ def look(
     asker = provider
     full = {spec.name: spec for spec in sizes.opened(session, specs, machines) if spec.name in there}
 
-    def ask(name: str) -> tuple[list[Change], str]:
+    def ask(name: str) -> tuple[list[Change], list[str]]:
         try:
-            return [_change(name, text) for text in asker.drift(there[name], full[name])], ""
+            found = list(asker.drift(there[name], full[name]))
         except DeployError as error:
-            return [], f"{name} could not be compared with the vendor's settings: {error.what}: {error.why}"
+            words = f"{name} could not be compared with the vendor's settings: {error.what}: {error.why}"
+            return [], [words]
+        changes = [_change(name, text) for text in found if not isinstance(text, ByHand)]
+        return changes, [f"{text} (up does not change that)" for text in found if isinstance(text, ByHand)]
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = dict(zip(full, pool.map(ask, full), strict=True))
@@ -61,7 +64,8 @@ def look(
                 told.add((change.name, change.detail))
                 changes.append(change)
     differing = {name: full[name] for name, (listed, _) in answers.items() if listed}
-    return Drift(tuple(changes), differing, tuple(text for _, text in answers.values() if text))
+    warnings = [text for _, listed in answers.values() for text in listed]
+    return Drift(tuple(changes), differing, tuple(dict.fromkeys(warnings)))
 
 
 def _change(machine: str, text: str) -> Change:
@@ -69,11 +73,8 @@ def _change(machine: str, text: str) -> Change:
     name, colon, detail = text.partition(": ")
     if not colon:
         name, detail = machine, text
-    kind: Kind = "machine"
-    if "firewall" in text.lower():
-        kind = "firewall"
-    elif "volume" in name.lower():
-        kind = "volume"
+    first = name.split(" ", 1)[0]
+    kind: Kind = first if first in ("firewall", "volume") else "machine"  # type: ignore[assignment]
     return Change(machine, "", kind, name.removeprefix(f"{kind} "), "change", detail)
 
 
@@ -92,6 +93,7 @@ def mend(session: Session, drift: Drift, machines: Mapping[str, Machine]) -> Non
         except DeployError as error:
             error.machine = error.machine or name
             raise
-        for text in left:
+        # What only the operator can change was told before.
+        for text in (one for one in left if not isinstance(one, ByHand)):
             session.sink(Event("warning", f"still so at the vendor: {text}", machine=name))
         session.sink(Event("machine", "the vendor's settings are as wanted", machine=name, status="ok"))

@@ -1,11 +1,10 @@
-"""Names: glue between the components' records, the vendors of DNS, and the machines' vendor for the reverse ones.
+"""Names: glue between the components' records and the vendors of DNS. Reverse names: reverse.py.
 
 Without the section `dns` in the inventory nothing here is run but `differences`, and no library of DNS is loaded.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from deployer.core.errors import DeployError
 from deployer.core.events import Event
 from deployer.core.machine import Machine, MachineSpec
 from deployer.core.plan import Change
-from deployer.core.provider import ReverseDns
 from deployer.flow import provision
 
 if TYPE_CHECKING:
@@ -159,41 +157,3 @@ def _few(lines: Sequence[str]) -> list[str]:
 
 def _resolvers(session: Session) -> tuple[str, ...]:
     return session.project.inventory.doctor.resolvers
-
-
-# --- reverse names ---
-
-
-def reverse(session: Session, machines: Mapping[str, Machine], wanted: Sequence[DnsRecord]) -> list[str]:
-    """The mail machine's addresses lead back to mail.DOMAIN, where the machines' vendor can set that.
-
-    Called after the forward records are there, since vendors look. Remembered on this computer, so that an unchanged
-    run asks nobody. A vendor that refuses is a warning: mail leaves, and some will not take it.
-    """
-    provider = session.provider
-    if not isinstance(provider, ReverseDns):
-        return []
-    from deployer.components.mail_relay.layout import mail_host
-    from deployer.state.files import make_private, write_atomically
-
-    name = mail_host(session.project)
-    path = session.project.state_dir / "reverse.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    refused = []
-    for machine in (machines[one] for one in provision.roles(session.project).get("mail", ())):
-        wish = [machine.id, machine.address, machine.address6, name]
-        if known.get(machine.name) == wish or not any(record.name == name for record in wanted):
-            continue
-        try:
-            provider.set_reverse_dns(machine, name)
-        except DeployError as error:
-            refused.append(f"reverse name of {machine.name} is not set: {error.why}; the next up tries again")
-            continue
-        session.sink(Event("machine", f"reverse name {name}", machine=machine.name, status="ok"))
-        known[machine.name] = wish
-        make_private(session.project.state_dir)
-        write_atomically(path, json.dumps(known))
-    return refused

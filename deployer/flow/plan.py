@@ -11,7 +11,7 @@ from deployer.core.events import Sink
 from deployer.core.machine import Facts, Machine
 from deployer.core.plan import Change, Plan
 from deployer.core.provider import Preparing
-from deployer.flow import mending, names, places, provision, registry, sizes, texts
+from deployer.flow import mending, names, places, provision, registry, reverse, sizes, texts
 from deployer.flow.diff import diff
 from deployer.flow.look import look
 from deployer.flow.observe import nothing
@@ -101,8 +101,9 @@ def _looked_at(
 ) -> list[_Part]:
     """The vendors' settings, names, and the machines that run; all asked at the same time."""
     connection = session.connect(up, SSH) if up else None
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         drifting = pool.submit(mending.look, session, sized.specs, machines, up)
+        reversing = pool.submit(reverse.look, session, machines, up)
         naming = pool.submit(names.plan, session, machines)
         inside = _Part()
         if connection:
@@ -117,9 +118,13 @@ def _looked_at(
                 if not drifting.result().changes:
                     raise
                 inside = _Part(warnings=[f"{error.machine} was not looked at: {error.why}"])
-        drift, named = drifting.result(), naming.result()
+        drift, named, reversed = drifting.result(), naming.result(), reversing.result()
     warnings = [*named.degraded, *(f"up will stop: {text}" for text in named.conflicts)]
-    return [_Part(drift.changes, drift.warnings), _Part(named.changes, warnings, named.notes), inside]
+    return [
+        _Part(drift.changes, drift.warnings),
+        _Part([*named.changes, *reversed.changes], [*warnings, *reversed.warnings], named.notes),
+        inside,
+    ]
 
 
 def _new(session: Session, sized: Sized, machines: Mapping[str, Machine], absent: Sequence[str]) -> _Part:

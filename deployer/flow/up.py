@@ -13,7 +13,7 @@ from deployer.core.errors import DeployError, InputError, UnreachableError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Machine, MachineSpec
 from deployer.core.plan import Change, Plan
-from deployer.flow import mending, names, places, provision, registry, sizes, summary
+from deployer.flow import mending, names, places, provision, registry, reverse, sizes, summary
 from deployer.flow.apply import phases
 from deployer.flow.leasing import Lease
 from deployer.flow.look import ProbeResult, View, look, outside, results
@@ -121,13 +121,14 @@ def _converge(session: Session, run: _Run) -> dict[str, Any]:
     timeout = SSH_NEW if new else SSH
     connection = session.connect(machines, timeout)
     _save(session, machines)
-    with ThreadPoolExecutor(3) as pool, Lease(session, machines, run.held) as lease:
+    with ThreadPoolExecutor(4) as pool, Lease(session, machines, run.held) as lease:
         # From outside, before anything is changed, while the machines are looked at: on an unchanged deployment
         # these are the answers, and nothing is asked twice.
         early = pool.submit(_outer, session, machines) if not new else None
         naming = pool.submit(names.plan, session, machines) if names.managed(session) else None
         older = [name for name in machines if name not in run.new]
         drifting = pool.submit(mending.look, session, run.specs, machines, older)
+        reversing = pool.submit(reverse.look, session, machines, older)
         try:
             view = look(session, machines, connection, timeout=timeout, lease=lease.take())
             drift, mended = drifting.result(), False
@@ -140,25 +141,28 @@ def _converge(session: Session, run: _Run) -> dict[str, Any]:
             connection = session.connect(machines, timeout)
             view = look(session, machines, connection, timeout=timeout, lease=lease.take())
         lease.renew_from_now_on()
-        for warning in drift.warnings:
-            session.sink(Event("warning", warning))
-        for warning in view.warnings:
+        reversed = reversing.result()
+        for warning in (*drift.warnings, *reversed.warnings, *view.warnings):
             session.sink(Event("warning", warning))
         outer = early.result() if early else None
         named = naming.result() if naming else names.Naming()
         names.stop(session, named)
-        todo = [*(() if mended else drift.changes), *named.changes, *view.changes]
-        changes = [*drift.changes, *named.changes, *view.changes]
+        changes = [*drift.changes, *named.changes, *reversed.changes, *view.changes]
+        todo = changes[len(drift.changes) :] if mended else changes
         if todo:
             _announce(session, todo)
             _confirm(session, f"{len(todo)} change(s). Go on?")
         if drift.changes and not mended:
             _mend(session, drift, machines)
+        if any(change.kind == "volume" for change in drift.changes):
+            # A volume that was attached or has grown: there is more to do on its machine now.
+            machines = _again(session, run)
+            view = look(session, machines, None, timeout=timeout)
+            changes += [change for change in view.changes if change not in changes]
         if named.changes:
             # Before the services: certificate authorities look for the names.
             names.apply(session, machines)
-        wanted = names.records(view.specs.values())
-        unreversed = names.reverse(session, machines, wanted)
+        unreversed = reverse.put(session, machines, reversed)
         if view.changes:
             _apply(session, view)
             view = look(session, machines, None, timeout=timeout)
@@ -187,6 +191,15 @@ def _mend(session: Session, drift: Drift, machines: Mapping[str, Machine], *, as
         _announce(session, drift.changes)
         _confirm(session, f"{len(drift.changes)} change(s) at the vendor, which may be why. Go on?")
     mending.mend(session, drift, machines)
+
+
+def _again(session: Session, run: _Run) -> dict[str, Machine]:
+    """The wanted machines as the vendor has them now."""
+    existing = session.existing()
+    return {
+        spec.name: provision.pinned(existing.get(spec.name, run.machines[spec.name]), spec)
+        for spec in run.specs
+    }
 
 
 def _save(session: Session, machines: Mapping[str, Machine]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deployer.core.machine import Deployment, MachineSpec
-from providers.aws import firewall, machines
-from providers.aws.account import Account
+from providers.aws import firewall, machines, prices
+from providers.aws.account import Account, filters
 from providers.aws.parts import Parts, Thing, labels_of, system_volumes, tags
+
+# Seconds until a volume has its new size.
+GROWING = 300
 
 
 @dataclass(frozen=True)
 class Difference:
-    """words: what differs. mend: puts it back; None where only the operator can."""
+    """words: what differs, "THING: in which way". mend: puts it back; None where another difference's does."""
 
     words: str
     mend: Callable[[], object] | None = None
@@ -39,46 +42,77 @@ def _differences(
     instance = next(iter(mine.instances), None)
     if instance is None:
         return
+    mine = belonging(account, spec.name, mine, instance)
     yield from _labels(account, deployment, spec, mine, instance)
     vpc = next((one for one in parts.vpcs if one["VpcId"] == instance.get("VpcId")), None)
-    if vpc is not None:
+    if vpc is None:
+        yield _network(account, deployment, spec, str(instance.get("VpcId", "")))
+    else:
         yield from _walls(account, deployment, spec, mine, vpc)
     yield from _addresses(account, deployment, spec, mine)
-    yield from _instance(account, spec, instance)
+    yield from _instance(account, instance)
+    yield from _size(account, spec, mine, instance)
+
+
+def belonging(account: Account, name: str, mine: Parts, instance: Thing) -> Parts:
+    """The machine's parts with those that lost their labels, but which its instance has all the same."""
+    what = "looking for the machine's parts"
+    found = replace(mine)
+    if not found.interfaces:
+        used = [one["NetworkInterfaceId"] for one in instance.get("NetworkInterfaces", ())]
+        if used:
+            answer = account.call(what, "describe_network_interfaces", NetworkInterfaceIds=used)
+            found.interfaces = list(answer["NetworkInterfaces"])
+    if not found.groups:
+        # A name is given once in a network, and is not changed.
+        named = filters(vpc_id=str(instance.get("VpcId", "")), group_name=firewall.group_name(name))
+        there = account.pages(what, "describe_security_groups", "SecurityGroups", Filters=named)
+        using = {one["GroupId"] for interface in found.interfaces for one in interface.get("Groups", ())}
+        found.groups = [one for one in there if one["GroupId"] in using]
+    if not found.addresses and found.interfaces:
+        given = filters(network_interface_id=found.interfaces[0]["NetworkInterfaceId"])
+        found.addresses = list(account.call(what, "describe_addresses", Filters=given).get("Addresses", []))
+    return found
 
 
 def _labels(
     account: Account, deployment: Deployment, spec: MachineSpec, mine: Parts, instance: Thing
 ) -> Iterator[Difference]:
-    wanted = labels_of(deployment, spec.name, spec.roles)
     attached = {
         str(device["Ebs"]["VolumeId"])
         for device in instance.get("BlockDeviceMappings", ())
         if "Ebs" in device
     }
     carriers = [
-        (instance["InstanceId"], instance),
-        *((one["NetworkInterfaceId"], one) for one in mine.interfaces),
-        *((one["AllocationId"], one) for one in mine.addresses),
-        *((one["GroupId"], one) for one in mine.groups),
-        *((one["VolumeId"], one) for one in mine.volumes),
+        ("machine", instance["InstanceId"], instance),
+        *(("interface", one["NetworkInterfaceId"], one) for one in mine.interfaces),
+        *(("address", one["AllocationId"], one) for one in mine.addresses),
+        *(("firewall", one["GroupId"], one) for one in mine.groups),
+        *(("volume", one["VolumeId"], one) for one in mine.volumes),
     ]
     for unlabelled in sorted(attached - {str(one["VolumeId"]) for one in mine.volumes}):
-        carriers.append((unlabelled, {}))
+        carriers.append(("volume", unlabelled, {}))
     # What was read of an instance without labels has its name from the interface.
     real = _real_tags(account, instance)
-    for identity, thing in carriers:
+    wanted = labels_of(deployment, spec.name, spec.roles)
+    for kind, identity, thing in carriers:
         there = real if thing is instance else tags(thing)
-        wrong = {key: value for key, value in wanted.items() if there.get(key) != value}
-        if wrong:
-            words = ", ".join(
-                f"{key} is {there.get(key, 'missing')!r}, not {value!r}" for key, value in wrong.items()
+        if missing := [f"{key}={value}" for key, value in wanted.items() if there.get(key) != value]:
+            yield Difference(
+                f"{kind} {identity}: without the label {', '.join(missing)}",
+                _labelling(account, str(identity), wanted),
             )
 
-            def retag(identity: str = str(identity), wrong: dict[str, str] = wrong) -> None:
-                firewall.retag(account, "putting labels back", identity, wrong)
 
-            yield Difference(f"labels of {identity}: {words}", retag)
+def _labelling(account: Account, identity: str, labels: dict[str, str]) -> Callable[[], None]:
+    """All labels, also those that are there: the permission to set labels hangs on one of them (docs/aws-iam.md)."""
+    return lambda: firewall.retag(account, "putting labels back", identity, labels)
+
+
+def _network(account: Account, deployment: Deployment, spec: MachineSpec, identity: str) -> Difference:
+    labels = labels_of(deployment, spec.name) | {"Name": str(deployment)}
+    words = ", ".join(f"{key}={value}" for key, value in deployment.labels().items())
+    return Difference(f"network {identity}: without the label {words}", _labelling(account, identity, labels))
 
 
 def _real_tags(account: Account, instance: Thing) -> dict[str, str]:
@@ -98,22 +132,22 @@ def _walls(
             group = firewall.ensure(account, labels, spec, vpc, [])
             _use(account, mine, group)
 
-        yield Difference("the machine's firewall (security group) is missing", make)
+        yield Difference(f"firewall {firewall.group_name(spec.name)}: missing", make)
         return
     group = mine.groups[0]
     wanted, found = firewall.wanted(spec, vpc), firewall.found(group)
-    words = [
-        *(f"firewall lets in {rule}, which nobody asked for" for rule in sorted(found - wanted)),
-        *(f"firewall does not let in {rule}" for rule in sorted(wanted - found)),
-    ]
-    for number, text in enumerate(words):
-        # One call mends all of them.
-        yield Difference(text, (lambda: firewall.put_rules(account, group, wanted)) if number == 0 else None)
+    told = [f"+ {rule}" for rule in sorted(wanted - found)] + [f"- {rule}" for rule in sorted(found - wanted)]
+    name = str(group["GroupName"])
+    if told:
+        yield Difference(
+            f"firewall {name}: rules to change: {'; '.join(told)}",
+            lambda: firewall.put_rules(account, group, wanted),
+        )
     for interface in mine.interfaces:
         used = {entry["GroupId"] for entry in interface.get("Groups", ())}
         if used != {group["GroupId"]}:
             yield Difference(
-                f"the machine uses the firewalls {', '.join(sorted(used)) or 'none'}, not {group['GroupId']}",
+                f"firewall {name}: does not guard {spec.name}, but {', '.join(sorted(used)) or 'none'} does",
                 lambda: _use(account, mine, group),
             )
 
@@ -133,7 +167,6 @@ def _addresses(
 ) -> Iterator[Difference]:
     interface = next(iter(mine.interfaces), None)
     if interface is None:
-        yield Difference("its network interface has lost its labels; put them back in Amazon's console")
         return
     labels = labels_of(deployment, spec.name, spec.roles)
     used = [one for one in mine.addresses if one.get("NetworkInterfaceId") == interface["NetworkInterfaceId"]]
@@ -142,7 +175,7 @@ def _addresses(
         def give() -> None:
             machines.address(account, labels, interface, mine.addresses)
 
-        yield Difference("the machine has no public address of ours", give)
+        yield Difference(f"address of {spec.name}: it has none of ours", give)
     for double in mine.addresses if used else ():
         if double.get("AssociationId"):
             continue
@@ -151,12 +184,10 @@ def _addresses(
             machines.release(account, double)
 
         # Left by a run that was killed while Amazon's list did not show it yet.
-        yield Difference(
-            f"a second public address, {double['PublicIp']}, is paid for and not used", give_back
-        )
+        yield Difference(f"address {double['PublicIp']}: a second one, paid for and not used", give_back)
 
 
-def _instance(account: Account, spec: MachineSpec, instance: Thing) -> Iterator[Difference]:
+def _instance(account: Account, instance: Thing) -> Iterator[Difference]:
     identity = str(instance["InstanceId"])
     options = instance.get("MetadataOptions", {})
     if options.get("HttpTokens") != "required":
@@ -170,7 +201,9 @@ def _instance(account: Account, spec: MachineSpec, instance: Thing) -> Iterator[
                 HttpPutResponseHopLimit=1,
             )
 
-        yield Difference("the metadata service answers without a token (IMDSv1)", require)
+        yield Difference(
+            f"machine {identity}: its metadata service answers without a token (IMDSv1)", require
+        )
     system = system_volumes(instance)
     for device in instance.get("BlockDeviceMappings", ()):
         volume = device.get("Ebs", {})
@@ -185,9 +218,31 @@ def _instance(account: Account, spec: MachineSpec, instance: Thing) -> Iterator[
                 BlockDeviceMappings=[{"DeviceName": name, "Ebs": {"DeleteOnTermination": False}}],
             )
 
-        yield Difference(f"the data volume {volume.get('VolumeId')} would be deleted with the machine", keep)
-    if spec.type and spec.type != instance.get("InstanceType"):
+        yield Difference(f"volume {volume.get('VolumeId')}: would be deleted with the machine", keep)
+
+
+def _size(account: Account, spec: MachineSpec, mine: Parts, instance: Thing) -> Iterator[Difference]:
+    """A volume that is larger than wanted stays so: none can be made smaller."""
+    system = system_volumes(instance)
+    for volume in mine.volumes:
+        identity, size = str(volume["VolumeId"]), int(volume.get("Size", 0))
+        held = [one.get("InstanceId") for one in volume.get("Attachments", ())]
+        if identity in system or instance["InstanceId"] not in held or not 0 < size < spec.volume:
+            continue
+        beside = prices.volume(account.settings.region, spec.volume - size)
         yield Difference(
-            f"the type is {instance.get('InstanceType')}, not {spec.type}: change it in Amazon's console while the "
-            "machine is stopped"
+            f"volume {identity}: {size} GiB, to be {spec.volume} (about {beside:.2f} {prices.CURRENCY} a month more)",
+            lambda identity=identity: _grow(account, identity, spec.volume),  # type: ignore[misc]
         )
+
+
+def _grow(account: Account, identity: str, size: int) -> None:
+    """Amazon allows that once in six hours for a volume. Its new size is there before the change has ended."""
+    what = f"making the volume {identity} larger"
+    account.call(what, "modify_volume", VolumeId=identity, Size=size)
+
+    def done() -> bool | None:
+        answer = account.call(what, "describe_volumes", VolumeIds=[identity])
+        return True if int(answer["Volumes"][0]["Size"]) >= size else None
+
+    account.wait(what, done, GROWING)

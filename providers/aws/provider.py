@@ -109,7 +109,7 @@ class AwsProvider:
         """Of gp3, about."""
         return prices.volume(self.settings.region, size)
 
-    # --- Listing, Keeping, Mending, ReverseDns ---
+    # --- Listing, Keeping, Mending, ReverseDns, ReverseDnsShown ---
 
     def resources(self) -> Sequence[Resource]:
         return leftovers.resources(self._account)
@@ -131,6 +131,9 @@ class AwsProvider:
     def set_reverse_dns(self, machine: Machine, name: str) -> None:
         parts = read(self._account, self._deployment.labels())
         reverse.put(self._account, parts.of(machine.name), machine, name)
+
+    def reverse_dns(self, machine: Machine) -> Mapping[str, str]:
+        return reverse.names(self._account, machine)
 
     # --- steps of making ---
 

@@ -67,5 +67,13 @@ def put(account: Account, mine: Parts, machine: Machine, name: str) -> None:
         raise
 
 
+def names(account: Account, machine: Machine) -> dict[str, str]:
+    """What its IPv4 address answers with now; Amazon has none for the others. One call for all of the account."""
+    what = "looking at the reverse names"
+    found = account.pages(what, "describe_addresses_attribute", "Addresses", Attribute="domain-name")
+    named = {str(one.get("PublicIp", "")): str(one.get("PtrRecord", "")).rstrip(".") for one in found}
+    return {machine.address: named.get(machine.address, "")} if machine.address else {}
+
+
 def _same(found: str, wanted: str) -> bool:
     return found.rstrip(".").lower() == wanted.rstrip(".").lower()

@@ -17,7 +17,9 @@ STATUS = {"pending": "starting", "running": "running", "stopping": "stopped", "s
 def machine(settings: Settings, name: str, parts: Parts) -> Machine:
     """One machine out of its parts (those of `Parts.of`). Without an instance it is "failed": to be made or deleted."""
     instance = next((one for one in parts.instances if one["State"]["Name"] not in GONE), None)
-    own = next(iter(parts.interfaces), None)
+    # An interface and an address that lost their labels are still the instance's.
+    inside = next(iter((instance or {}).get("NetworkInterfaces", ())), None)
+    own = next(iter(parts.interfaces), inside)
     public = next((one for one in parts.addresses if one.get("AssociationId")), None) or next(
         iter(parts.addresses), None
     )
@@ -41,7 +43,7 @@ def machine(settings: Settings, name: str, parts: Parts) -> Machine:
         name=name,
         id=_identity(anything),
         status=STATUS.get(instance["State"]["Name"], "failed") if instance else "failed",
-        address=str(public["PublicIp"]) if public else "",
+        address=str(public["PublicIp"]) if public else str((instance or {}).get("PublicIpAddress", "")),
         address6=next((str(entry["Ipv6Address"]) for entry in addresses6), ""),
         private_address=str(own.get("PrivateIpAddress", "")) if own else "",
         labels={key: value for key, value in tags(anything).items() if key != "Name"},
@@ -50,6 +52,7 @@ def machine(settings: Settings, name: str, parts: Parts) -> Machine:
         price=price,
         currency=prices.CURRENCY if price else "",
         volume=bool(attached),
+        approximate=bool(price) and prices.approximate(settings.region, kind),
     )
 
 

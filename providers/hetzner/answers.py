@@ -48,6 +48,15 @@ def machine(server: Any, prices: Prices, volumes: Mapping[int, float], host_key_
     )
 
 
+def reverse_names(server: Any) -> dict[str, str]:
+    """Address -> the name that it answers with. Of IPv6 only those that were set."""
+    net = server.public_net
+    found = {item["ip"]: str(item["dns_ptr"]) for item in (net.ipv6.dns_ptr if net.ipv6 else None) or ()}
+    if net.ipv4:
+        found[net.ipv4.ip] = str(net.ipv4.dns_ptr or "")
+    return found
+
+
 def remainder(address: Any, prices: Prices) -> Machine:
     """A machine of which a killed run left an address, and perhaps more."""
     labels = dict(address.labels or {})

@@ -11,6 +11,7 @@ from deployer.core.machine import Deployment, MachineSpec
 from providers.hetzner import settings as names
 from providers.hetzner.api import Api
 from providers.hetzner.parts import Parts, ours, rules, shown, without, words
+from providers.hetzner.prices import Prices
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Change:
 
 
 def changes(
-    api: Api, parts: Parts, deployment: Deployment, server: Any, spec: MachineSpec
+    api: Api, parts: Parts, prices: Prices, deployment: Deployment, server: Any, spec: MachineSpec
 ) -> Sequence[Change]:
     """Everything that differs from what create_machine would have made."""
     return [
@@ -30,7 +31,7 @@ def changes(
         *_wall(api, parts, deployment, server, spec),
         *_network(api, parts, deployment, server),
         *_addresses(api, deployment, server, spec),
-        *_volume(api, parts, deployment, server, spec),
+        *_volume(api, parts, prices, deployment, server, spec),
     ]
 
 
@@ -109,7 +110,7 @@ def _addresses(api: Api, deployment: Deployment, server: Any, spec: MachineSpec)
 
 
 def _volume(
-    api: Api, parts: Parts, deployment: Deployment, server: Any, spec: MachineSpec
+    api: Api, parts: Parts, prices: Prices, deployment: Deployment, server: Any, spec: MachineSpec
 ) -> Iterator[Change]:
     if not spec.volume:
         return
@@ -138,3 +139,13 @@ def _volume(
             api.wait(what, [api.call(what, volume.attach, server, automount=False)])
 
         yield Change(f"volume {name}: not attached to {server.name}", attach)
+    size = int(volume.size or 0)
+    # None can be made smaller, so a larger one stays.
+    if 0 < size < spec.volume:
+        beside = f"{prices.volume(spec.volume - size):.2f} {prices.currency} a month more"
+
+        def grow() -> None:
+            what = f"making the volume {name} larger"
+            api.wait(what, [api.call(what, volume.resize, spec.volume)])
+
+        yield Change(f"volume {name}: {size} GiB, to be {spec.volume} ({beside})", grow)

@@ -138,13 +138,17 @@ class HetznerProvider:
     def set_reverse_dns(self, machine: Machine, name: str) -> None:
         """Both addresses answer with `name`, which must already have them as its addresses."""
         server = self._server_of(machine)
-        net = server.public_net
-        present = {item["ip"]: item["dns_ptr"] for item in (net.ipv6.dns_ptr if net.ipv6 else None) or ()}
-        present[net.ipv4.ip if net.ipv4 else ""] = net.ipv4.dns_ptr if net.ipv4 else ""
+        present = answers.reverse_names(server)
         what = f"setting the reverse name {name}"
         for address in (machine.address, machine.address6):
             if address and present.get(address) != name:
                 self._api.wait(what, [self._api.call(what, server.change_dns_ptr, address, name)])
+
+    def reverse_dns(self, machine: Machine) -> Mapping[str, str]:
+        present = answers.reverse_names(self._server_of(machine))
+        return {
+            address: present.get(address, "") for address in (machine.address, machine.address6) if address
+        }
 
     def resources(self) -> Sequence[Resource]:
         return listing.resources(self._api, self._prices)
@@ -156,15 +160,15 @@ class HetznerProvider:
         return listing.delete_data(self._api, self._parts, deployment)
 
     def drift(self, machine: Machine, spec: MachineSpec) -> Sequence[str]:
-        server = self._server_of(machine)
-        return [
-            change.words for change in mending.changes(self._api, self._parts, self._deployment, server, spec)
-        ]
+        return [change.words for change in self._changes(machine, spec)]
 
     def mend(self, machine: Machine, spec: MachineSpec) -> None:
-        server = self._server_of(machine)
-        for change in mending.changes(self._api, self._parts, self._deployment, server, spec):
+        for change in self._changes(machine, spec):
             change.mend()
+
+    def _changes(self, machine: Machine, spec: MachineSpec) -> Sequence[mending.Change]:
+        server = self._server_of(machine)
+        return mending.changes(self._api, self._parts, self._prices, self._deployment, server, spec)
 
     # --- making ---
 

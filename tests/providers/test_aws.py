@@ -318,7 +318,7 @@ class TestMissingParts:
             again = provider.create_machine(DEPLOYMENT, spec())
             assert again.id != made.id
         else:
-            assert provider.drift(listed, spec()) == ["the machine has no public address of ours"]
+            assert provider.drift(listed, spec()) == [f"address of {NAME}: it has none of ours"]
             provider.mend(listed, spec())
             again = provider.list_machines(DEPLOYMENT)[0]
             assert again.address
@@ -333,9 +333,45 @@ class TestMissingParts:
         assert listed.id == made.id
         assert provider.create_machine(DEPLOYMENT, spec()).id == made.id
         (words,) = provider.drift(listed, spec())
-        assert f"labels of {made.id}: deploy-stack is 'missing', not 'trial'" in words
+        assert words.startswith(f"machine {made.id}: without the label deploy-stack=trial, deploy-inventory=")
         provider.mend(listed, spec())
         assert provider.drift(listed, spec()) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "listed", "key"),
+        [
+            ("interface", "NetworkInterfaces", "NetworkInterfaceId"),
+            ("address", "Addresses", "AllocationId"),
+            ("firewall", "SecurityGroups", "GroupId"),
+            ("network", "Vpcs", "VpcId"),
+        ],
+    )
+    def test_any_part_that_lost_all_its_labels_gets_them_back(
+        self, fake: FakeAws, kind: str, listed: str, key: str
+    ) -> None:
+        """None of them is made a second time, and the machine keeps its address."""
+        provider = make(fake)
+        made = provider.create_machine(DEPLOYMENT, spec())
+        client = provider._account.client("ec2")
+        describe = {
+            "interface": client.describe_network_interfaces,
+            "address": client.describe_addresses,
+            "firewall": client.describe_security_groups,
+            "network": client.describe_vpcs,
+        }[kind]
+        ours = [{"Name": "tag-key", "Values": ["deploy-stack"]}]
+        (part,) = describe(Filters=ours)[listed]
+        names = ("Name", "deploy-stack", "deploy-inventory", "deploy-machine", "deploy-roles")
+        client.delete_tags(Resources=[part[key]], Tags=[{"Key": name} for name in names])
+        assert all(one[key] != part[key] for one in describe(Filters=ours)[listed])
+        (seen,) = provider.list_machines(DEPLOYMENT)
+        assert (seen.address, seen.private_address) == (made.address, made.private_address)
+        (words,) = provider.drift(seen, spec())
+        assert words.startswith(f"{kind} {part[key]}: without the label ") and "deploy-stack=trial" in words
+        provider.mend(seen, spec())
+        assert provider.drift(seen, spec()) == []
+        assert [one[key] for one in describe(Filters=ours)[listed]] == [part[key]]
+        assert counted(fake) == ONE
 
 
 def remove(provider: Any, machine: Machine, operation: str) -> None:
@@ -372,8 +408,7 @@ class TestDrift:
             GroupId=group, IpProtocol="tcp", FromPort=443, ToPort=443, CidrIp="0.0.0.0/0"
         )
         assert provider.drift(made, spec()) == [
-            "firewall lets in tcp/5432-5433 from 0.0.0.0/0, which nobody asked for",
-            "firewall does not let in tcp/443 from 0.0.0.0/0",
+            f"firewall deploy-{NAME}: rules to change: + tcp/443 from 0.0.0.0/0; - tcp/5432-5433 from 0.0.0.0/0"
         ]
         provider.mend(made, spec())
         assert incoming(fake) == before
@@ -396,7 +431,8 @@ class TestDrift:
         client.modify_network_interface_attribute(NetworkInterfaceId=interface.id, Groups=[default])
         words = "; ".join(provider.drift(made, wanted))
         assert "IMDSv1" in words and "would be deleted with the machine" in words
-        assert f"uses the firewalls {default}" in words
+        assert f"firewall deploy-{NAME}: does not guard {NAME}, but {default} does" in words
+        assert all(": " in text for text in provider.drift(made, wanted))
         provider.mend(made, wanted)
         assert provider.drift(made, wanted) == []
 
@@ -408,18 +444,29 @@ class TestDrift:
             Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": labels}]
         )
         words = "; ".join(provider.drift(made, spec()))
-        assert "a second public address, 198.18.0.2, is paid for and not used" in words
+        assert "address 198.18.0.2: a second one, paid for and not used" in words
         provider.mend(made, spec())
         assert counted(fake) == ONE
         assert provider.list_machines(DEPLOYMENT)[0].address == made.address
 
-    def test_another_type_is_only_told(self, fake: FakeAws) -> None:
+    def test_a_volume_grows_and_never_shrinks(self, fake: FakeAws) -> None:
+        provider = make(fake)
+        made = provider.create_machine(DEPLOYMENT, spec(volume=5))
+        assert provider.drift(made, spec(volume=4)) == []
+        (words,) = provider.drift(made, spec(volume=20))
+        assert re.fullmatch(r"volume vol-\w+: 5 GiB, to be 20 \(about \d+\.\d\d USD a month more\)", words)
+        provider.mend(made, spec(volume=20))
+        assert sorted(one.size for one in fake.backend().volumes.values()) == [20, 20]
+        assert provider.drift(made, spec(volume=20)) == []
+
+    def test_a_reverse_name_is_told_as_amazon_has_it(self, fake: FakeAws) -> None:
         provider = make(fake)
         made = provider.create_machine(DEPLOYMENT, spec())
-        (words,) = provider.drift(made, spec(type="t3.large"))
-        assert "the type is t3.small, not t3.large" in words
-        provider.mend(made, spec(type="t3.large"))
-        assert instance(fake).instance_type == "t3.small"
+        assert provider.reverse_dns(made) == {made.address: ""}
+        provider.set_reverse_dns(made, "mail.social.test")
+        fake.actions.clear()
+        assert provider.reverse_dns(made) == {made.address: "mail.social.test"}
+        assert fake.actions == {"ec2:DescribeAddressesAttribute"}
 
 
 class TestChecked:
@@ -650,7 +697,8 @@ def test_the_documented_policy_allows_every_call_that_was_made(fake: FakeAws) ->
     provider.set_reverse_dns(made, "mail.social.test")
     client = provider._account.client("ec2")
     client.modify_instance_metadata_options(InstanceId=made.id, HttpTokens="optional")
-    changed = replace(wanted, openings=(Opening(22),))
+    changed = replace(wanted, openings=(Opening(22),), volume=wanted.volume + 1)
+    assert provider.reverse_dns(made)
     assert provider.drift(made, changed)
     provider.mend(made, changed)
     provider.delete_machine(made)

@@ -184,6 +184,34 @@ class TestMending:
         record(vendor, "volumes").update(server=None, protection={"delete": False})
         self.mended(vendor, machine, "can be deleted by mistake", "not attached")
 
+    def test_a_volume_grows_and_never_shrinks(self, vendor: Vendor) -> None:
+        machine = made(vendor)
+        before = record(vendor, "volumes")["size"]
+        assert list(vendor.provider().drift(machine, replace(SPEC, volume=before - 1))) == []
+        larger = replace(SPEC, volume=before + 10)
+        (words,) = vendor.provider().drift(machine, larger)
+        assert words.startswith(f"volume {SPEC.name}-data: {before} GiB, to be {before + 10} (0.")
+        assert words.endswith(" EUR a month more)")
+        vendor.provider().mend(machine, larger)
+        assert record(vendor, "volumes")["size"] == before + 10
+        assert list(vendor.provider().drift(machine, larger)) == []
+
+    def test_a_reverse_name_changed_by_hand(self, vendor: Vendor) -> None:
+        machine = made(vendor)
+        provider = vendor.provider()
+        assert set(provider.reverse_dns(machine)) == {machine.address, machine.address6}
+        provider.set_reverse_dns(machine, "mail.example.org")
+        assert set(provider.reverse_dns(machine).values()) == {"mail.example.org"}
+        server = by_hand(vendor).servers.get_by_name(machine.name)
+        assert server
+        server.change_dns_ptr(machine.address, None)
+        vendor.fake.calls.clear()
+        assert provider.reverse_dns(machine)[machine.address] != "mail.example.org"
+        assert provider.reverse_dns(machine)[machine.address6] == "mail.example.org"
+        assert {call.path for call in vendor.fake.calls.all} == {f"/servers/{machine.id}"}
+        provider.set_reverse_dns(machine, "mail.example.org")
+        assert set(provider.reverse_dns(machine).values()) == {"mail.example.org"}
+
     def test_a_volume_that_is_gone_cannot_be_mended(self, vendor: Vendor) -> None:
         machine = made(vendor)
         vendor.fake.store.tables["volumes"].clear()
@@ -204,7 +232,7 @@ def test_every_call_of_a_life_is_as_the_vendor_describes_it(vendor: Vendor) -> N
     provider.check()
     provider.set_reverse_dns(machine, "mail.example.org")
     record(vendor, "firewalls")["rules"] = []
-    provider.mend(machine, SPEC)
+    provider.mend(machine, replace(SPEC, volume=SPEC.volume + 10))
     provider.delete_machine(machine)
     provider.delete_data(DEPLOYMENT)
     described = description.load()

@@ -1,10 +1,9 @@
-"""The glue: reverse names, rows of a plan, and that without the section dns no library of DNS is loaded."""
+"""The glue: rows of a plan, and that without the section dns no library of DNS is loaded."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,30 +13,12 @@ import pytest
 from deployer.core.component import DnsRecord
 from deployer.core.errors import DeployError
 from deployer.core.events import Event
-from deployer.core.machine import Machine
 from deployer.core.model import DnsService, MachineEntry
 from deployer.core.plan import Change
 from deployer.dns import authoritative
 from deployer.flow import names
 
-MACHINES = {
-    "m-1": Machine("m-1", "7", "running", "192.0.2.1"),
-    "d-1": Machine("d-1", "8", "running", "192.0.2.2"),
-}
 RECORDS = (DnsRecord("mail.example.org", "A", "192.0.2.1"),)
-
-
-@dataclass
-class Vendor:
-    """Has reverse names, which it refuses while `why` says so."""
-
-    why: str = ""
-    asked: list[tuple[str, str]] = field(default_factory=list)
-
-    def set_reverse_dns(self, machine: Machine, name: str) -> None:
-        self.asked.append((machine.name, name))
-        if self.why:
-            raise DeployError("setting the reverse name", self.why)
 
 
 def session(tmp_path: Path, provider: object, dns: tuple[DnsService, ...] = (), catch: bool = False) -> Any:
@@ -50,33 +31,6 @@ def session(tmp_path: Path, provider: object, dns: tuple[DnsService, ...] = (), 
     )
     events: list[Event] = []
     return SimpleNamespace(project=project, provider=provider, sink=events.append, events=events)
-
-
-def test_the_mail_machine_leads_back_to_its_name_and_is_asked_once(tmp_path: Path) -> None:
-    vendor = Vendor()
-    run = session(tmp_path, vendor)
-    assert names.reverse(run, MACHINES, RECORDS) == []
-    assert vendor.asked == [("m-1", "mail.example.org")]
-    assert names.reverse(run, MACHINES, RECORDS) == []
-    assert len(vendor.asked) == 1
-    moved = MACHINES | {"m-1": Machine("m-1", "9", "running", "192.0.2.9")}
-    names.reverse(run, moved, RECORDS)
-    assert len(vendor.asked) == 2
-
-
-def test_a_refusal_is_told_and_tried_again(tmp_path: Path) -> None:
-    vendor = Vendor("the name does not lead there")
-    run = session(tmp_path, vendor)
-    assert names.reverse(run, MACHINES, RECORDS) == [
-        "reverse name of m-1 is not set: the name does not lead there; the next up tries again"
-    ]
-    vendor.why = ""
-    assert names.reverse(run, MACHINES, RECORDS) == []
-    assert len(vendor.asked) == 2
-
-
-def test_a_vendor_without_reverse_names_is_asked_nothing(tmp_path: Path) -> None:
-    assert names.reverse(session(tmp_path, object()), MACHINES, RECORDS) == []
 
 
 def test_an_address_that_is_not_known_yet_is_not_shown() -> None:

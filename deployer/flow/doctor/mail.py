@@ -80,8 +80,7 @@ def reverse(
     id, what = "mail.reverse", "EHLO = PTR = A"
     own = "set it where the address comes from (the vendor's panel, or its support)"
     if settable:
-        # `up` remembers what it has set, and asks nobody about it again.
-        own = "deploy up sets it; if somebody changed it since, delete .deploy/INVENTORY/reverse.json first"
+        own = "deploy up sets it; resolvers may show the old one for a while"
     if pointers is None:
         return Finding(
             id, "skipped", what, address, "the DNS resolver did not answer for its reverse name", "try again"
