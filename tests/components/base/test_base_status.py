@@ -58,7 +58,15 @@ def test_each_real_filesystem_counts_once() -> None:
 
 
 def test_the_root_of_a_container_is_an_overlay_and_counts() -> None:
-    assert status.mounts("30 1 0:55 / / rw - overlay overlay rw\n") == ["/"]
+    own = "30 1 0:55 / / rw - overlay overlay rw\n"
+    # What its host lends it is no disk of its own.
+    lent = "31 30 254:0 /srv/cache/uv /var/cache/deploy/uv rw - ext4 /dev/vda rw\n"
+    assert status.mounts(own + lent) == ["/"]
+
+
+def test_subvolumes_count_as_one() -> None:
+    table = "30 1 0:31 /@ / rw - btrfs /dev/vda2 rw\n31 30 0:31 /@home /home rw - btrfs /dev/vda2 rw\n"
+    assert status.mounts(table) == ["/"]
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,14 @@ def mounts(table: str) -> list[str]:
     found: dict[str, str] = {}
     for line in table.splitlines():
         left, _, right = line.partition(" - ")
-        device, point = left.split()[2], left.split()[4]
+        device, root, point = left.split()[2:5]
         kind, source = right.split()[:2]
         # An overlay is a container's view of a disk that is counted already, unless it is our own root.
         if kind in PSEUDO or (kind == "overlay" and point != "/"):
+            continue
+        # A folder of a filesystem mounted once more: its disk is listed where it is mounted whole, or, in a container,
+        # is the host's. Subvolumes of btrfs look the same.
+        if root != "/" and point != "/" and kind != "btrfs":
             continue
         if point.startswith(("/run/", "/proc/", "/sys/", "/dev/")):
             continue
