@@ -100,6 +100,12 @@ def firewall() -> Generator[StringCommand, None, None]:
 
 
 @operation()
+def volume_filled() -> Generator[StringCommand, None, None]:
+    """The data volume's file system as large as the volume, while it is in use."""
+    yield script('resize2fs "$(findmnt -no SOURCE /srv/data)" 2>&1')
+
+
+@operation()
 def owners_noted() -> Generator[StringCommand, None, None]:
     """Names and numbers of the system users, on the data volume."""
     yield script("""

@@ -69,10 +69,26 @@ _LISTED = "getent {table} | awk -F: '$3 >= 100 && $3 < 1000' | sort"
 _OWNERS = f"{VOLUME}/.deploy"
 
 
+# A volume that was made larger at its vendor. A last group of blocks that is too small stays unused (resize2fs(8)),
+# so some megabytes are no difference. What is no disk (a folder, in tests) or not ext4 is left alone.
+SIZE_CHECK = f"""
+device=$(findmnt -no SOURCE {VOLUME}) && [ -b "$device" ] || exit 0
+held=$(dumpe2fs -h "$device" 2>/dev/null |
+    awk -F: '/^Block count/ {{ n = $2 }} /^Block size/ {{ s = $2 }} END {{ printf "%.0f", n * s }}')
+[ "$held" -gt 0 ] || exit 0
+whole=$(blockdev --getsize64 "$device")
+[ $((whole - held)) -lt $((128 << 20)) ] ||
+    {{ echo "the file system has $((held >> 30)) GiB of $((whole >> 30))"; exit 1; }}
+"""
+
+
 def steps(found: Sequence[Mount]) -> tuple[Step, ...]:
     """Who owns the files on the volume is written there: on the next machine that has it, they get their numbers
-    again, before packages give them others (engine/remote/owners.py)."""
+    again, before packages give them others (engine/remote/owners.py). And its file system fills it."""
     if not found:
         return ()
     same = [f"cmp -s <({_LISTED.format(table=table)}) {_OWNERS}/{table}" for table in ("passwd", "group")]
-    return (Step("owners of data", "owners_noted", check=" && ".join(same), stage="configure"),)
+    return (
+        Step("owners of data", "owners_noted", check=" && ".join(same), stage="configure"),
+        Step("size of the data volume", "volume_filled", check=SIZE_CHECK, stage="configure"),
+    )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from deployer.components.base import volume
+from deployer.components.base.operations import volume_filled
 from deployer.components.base.spec import spec
 from deployer.core.component import ComponentSpec, Data, Mount, Unit
 from deployer.flow.apply import phases
@@ -54,7 +59,7 @@ def test_a_machine_without_volume_has_none_of_it() -> None:
     wanted = spec(context(), PEERS)
     assert not wanted.mounts
     assert not [file.path for file in wanted.files if "mount" in file.path or "deploy-data" in file.path]
-    assert "owners of data" not in [step.name for step in wanted.steps]
+    assert not {"owners of data", "size of the data volume"} & {step.name for step in wanted.steps}
 
 
 def test_services_need_their_data_and_no_others() -> None:
@@ -87,3 +92,64 @@ def test_they_are_mounted_before_anything_is_installed() -> None:
         assert not [unit for unit in started if unit.endswith(".mount")], (
             "a restart takes data away from services"
         )
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """An ext4 of 300 MiB on a disk of the kernel's, mounted; its file and its device."""
+    image, where = tmp_path / "disk", tmp_path / "data"
+    image.touch()
+    os.truncate(image, 300 << 20)
+    where.mkdir()
+    try:
+        device = ran("losetup", "--find", "--show", str(image)).strip()
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no loop devices here: {error.stderr}")
+    try:
+        ran("mkfs.ext4", "-q", device)
+        ran("mount", device, str(where))
+        yield image, device
+    finally:
+        subprocess.run(["umount", str(where)], check=False)
+        subprocess.run(["losetup", "--detach", device], check=False)
+
+
+def may_resize() -> bool:
+    """Whether this process has CAP_SYS_RESOURCE (capability 24)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return bool(int(status.split("CapEff:")[1].split()[0], 16) >> 24 & 1)
+
+
+def ran(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_the_file_system_fills_a_volume_that_has_grown(disk: tuple[Path, str]) -> None:
+    image, device = disk
+    where = str(image.parent / "data")
+    check = volume.SIZE_CHECK.replace("/srv/data", where)
+    (filling,) = volume_filled._inner()
+    fill = str(filling.connector_arguments["_stdin"]).replace("/srv/data", where)
+
+    def grown() -> tuple[bool, str]:
+        done = subprocess.run(["bash", "-c", check], capture_output=True, text=True, timeout=30)
+        return done.returncode != 0, done.stdout.strip()
+
+    assert grown() == (False, "")
+    os.truncate(image, 3 << 30)
+    ran("losetup", "--set-capacity", device)
+    assert grown() == (True, "the file system has 0 GiB of 3")
+    if may_resize():
+        subprocess.run(["bash", "-c", fill], check=True, capture_output=True, timeout=60)
+    else:
+        # The kernel lets nobody without CAP_SYS_RESOURCE do it while it is mounted.
+        ran("umount", where)
+        ran("e2fsck", "-fy", device)
+        ran("resize2fs", device)
+        ran("mount", device, where)
+    assert grown() == (False, "")
+    assert shutil.disk_usage(where).total > 2 << 30
+
+
+def test_a_folder_in_place_of_a_volume_has_no_size(tmp_path: Path) -> None:
+    subprocess.run(["bash", "-c", volume.SIZE_CHECK.replace("/srv/data", str(tmp_path))], check=True)
