@@ -140,7 +140,8 @@ def plan(found: Plan, chosen: Settings) -> None:
         output.write(_odd(f"warning: {warning}"))
     _notes(found.notes)
     if found.cost:
-        price = " and ".join(money(amount, currency) for currency, amount in sorted(found.cost.items()))
+        listed = sorted(found.cost.items())
+        price = " and ".join(money(amount, currency, found.approximate) for currency, amount in listed)
         output.write(f"All machines: {price}; traffic is not counted.")
     if found.empty:
         output.write("No changes: everything is as the project's files say.")
@@ -167,7 +168,7 @@ def _place(place: Place) -> dict[str, str]:
         "type": place.type,
         "address": place.address,
         "volume": f"{place.volume} GiB" if place.volume else "",
-        "price": money(place.price, place.currency) if place.price else "",
+        "price": money(place.price, place.currency, place.approximate) if place.price else "",
     }
 
 
@@ -184,8 +185,9 @@ def _changes(changes: Sequence[Change], verbose: bool) -> None:
             output.write(output.style(f"      {line}", sys.stdout, fg=colour))
 
 
-def money(amount: float, currency: str) -> str:
-    return f"{amount:.2f} {currency} a month"
+def money(amount: float, currency: str, approximate: bool = False) -> str:
+    """approximate: the vendor could not be asked for the price."""
+    return f"{'~' if approximate else ''}{amount:.2f} {currency} a month"
 
 
 def _joined(changes: Sequence[Change]) -> Iterable[Change]:

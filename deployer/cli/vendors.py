@@ -39,7 +39,7 @@ def offers(provider: tuple[str, ...], inventory: tuple[Path, ...], role: str | N
 
     Asks every inventory's vendor for its machine types and prices a month, the cheapest first. Inventories
     without credentials are named. Prices are the vendors', without VAT and traffic; currencies are not
-    converted.
+    converted. "~" marks those that the vendor could not be asked for: they are about that.
 
     \b
     Example:
@@ -73,7 +73,7 @@ def _offers(result: Mapping[str, Any]) -> None:
                 "memory": f"{row['memory']:g} GiB",
                 "disk": f"{row['disk']} GiB",
                 "volume": f"{row['volume']} GiB" if row["volume"] else "",
-                "price": results.money(row["price"], row["currency"]),
+                "price": results.money(row["price"], row["currency"], row["approximate"]),
             }
             for row in result["offers"]
         ]

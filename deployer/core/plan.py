@@ -54,7 +54,8 @@ class Change:
 class Place:
     """A machine as the plan shows it. state: "exists", "create", "start", "remove" or "unwanted".
 
-    price: a month, with its volume, in `currency`; 0 where it costs nothing or nobody says.
+    price: a month, with its volume, in `currency`; 0 where it costs nothing or nobody says. approximate: it is about
+    that (Offer.approximate).
     volume: GiB of a data volume to be made; 0 for none, or where it exists. openings: "443/tcp" and the like.
     """
 
@@ -67,6 +68,7 @@ class Place:
     price: float = 0.0
     currency: str = ""
     openings: tuple[str, ...] = ()
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ class Plan:
                 found[place.currency] = round(found.get(place.currency, 0.0) + place.price, 2)
         return found
 
+    @property
+    def approximate(self) -> bool:
+        """The cost is about that, because a part of it is."""
+        return any(place.approximate for place in self.machines if place.price and place.state != "remove")
+
     def to_json(self) -> dict[str, object]:
         return {
             "empty": self.empty,
@@ -100,4 +107,5 @@ class Plan:
             "notes": list(self.notes),
             "machines": [asdict(place) for place in self.machines],
             "cost": dict(self.cost),
+            "approximate": self.approximate,
         }

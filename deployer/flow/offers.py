@@ -17,7 +17,8 @@ from deployer.flow.vendors import Skipped, Vendor, ask, configured
 def offers(
     request: Request, sink: Sink, role: str | None, names: Sequence[str], files: Sequence[Path] = ()
 ) -> dict[str, Any]:
-    """offers: inventory, type, cores, memory, disk (GiB), price a month, cheapest first; skipped: inventory and why.
+    """offers: inventory, type, cores, memory, disk (GiB), price a month, cheapest first (approximate: the vendor could not
+    be asked, so it is about that); skipped: inventory and why.
 
     role: only what is large enough for it ("all": for everything on one machine), with the price of its data volume
     where the vendor has such. The sizes are the stack's.
@@ -62,6 +63,7 @@ def _rows(vendor: Vendor, listed: Sequence[Offer], role: str | None) -> list[dic
             "volume": volume,
             "price": round(offer.price + beside, 2),
             "currency": offer.currency,
+            "approximate": offer.approximate,
         }
         for offer in listed
         if sizes.fits(offer, size, volume=keeping)

@@ -24,9 +24,8 @@ def places(
     for name, machine in existing.items():
         if name not in wanted:
             state = "remove" if name in destroy else "unwanted"
-            found.append(
-                Place(name, state, (), machine.type, machine.address, 0, machine.price, machine.currency)
-            )
+            place = Place(name, state, (), machine.type, machine.address, 0, machine.price, machine.currency)
+            found.append(replace(place, approximate=machine.approximate))
     return found
 
 
@@ -44,6 +43,7 @@ def _place(provider: Provider, spec: MachineSpec, sized: Sized, machine: Machine
             machine.price,
             machine.currency,
             openings,
+            machine.approximate,
         )
     offer = sized.offers.get(spec.name)
     price = round(offer.price + sizes.volume_price(provider, spec.volume), 2) if offer else 0.0
@@ -57,6 +57,7 @@ def _place(provider: Provider, spec: MachineSpec, sized: Sized, machine: Machine
         price,
         offer.currency if offer and price else "",
         openings,
+        bool(offer and price and offer.approximate),
     )
 
 
@@ -91,16 +92,18 @@ def detailed(changes: Sequence[Change], listed: Sequence[Place]) -> list[Change]
     for change in changes:
         place = by_name.get(change.name)
         if change.kind == "machine" and change.action == "create" and place and place.type:
-            detail = f"{change.detail}; {place.type}, {money(place.price, place.currency)}"
+            price = money(place.price, place.currency, place.approximate)
+            detail = f"{change.detail}; {place.type}, {price}"
             change = replace(change, detail=detail)
         found.append(change)
     return found
 
 
-def money(amount: float, currency: str) -> str:
-    return f"{amount:.2f} {currency} a month"
+def money(amount: float, currency: str, approximate: bool = False) -> str:
+    """ "13.06 EUR a month"; "~13.06 ..." where the vendor could not be asked (Offer.approximate)."""
+    return f"{'~' if approximate else ''}{amount:.2f} {currency} a month"
 
 
-def cost_words(cost: Mapping[str, float]) -> str:
-    """ "13.06 EUR a month"; vendors may count in several currencies, which are not converted."""
-    return " and ".join(money(amount, currency) for currency, amount in sorted(cost.items()))
+def cost_words(cost: Mapping[str, float], approximate: bool = False) -> str:
+    """Vendors may count in several currencies, which are not converted."""
+    return " and ".join(money(amount, currency, approximate) for currency, amount in sorted(cost.items()))

@@ -51,7 +51,8 @@ def words(size: Size) -> str:
 
 
 def offer_words(offer: Offer) -> str:
-    return f"{offer.name} ({offer.cores} cores, {offer.memory:g} GiB, {offer.price:.2f} {offer.currency})"
+    price = f"{'~' if offer.approximate else ''}{offer.price:.2f} {offer.currency}"
+    return f"{offer.name} ({offer.cores} cores, {offer.memory:g} GiB, {price})"
 
 
 def choose(session: Session, specs: Sequence[MachineSpec], existing: Mapping[str, Machine]) -> Sized:
@@ -71,8 +72,8 @@ def choose(session: Session, specs: Sequence[MachineSpec], existing: Mapping[str
         if sells and known:
             if named and named != known:
                 warnings.append(
-                    f"{spec.name} is a {known}, and the inventory names {named}: change its type at the vendor while "
-                    "it is stopped; up does not"
+                    f"{spec.name}: type {known} -> {named} is not changed by up: stop the machine, change its type in "
+                    "the vendor's console, and run deploy up, which starts it"
                 )
             sized = replace(sized, type=known)
         elif sells:

@@ -111,8 +111,8 @@ def _opened(
 def _making(session: Session, sized: Sized, existing: Mapping[str, Machine], todo: Collection[str]) -> str:
     """The question, with what it will cost."""
     listed = [place for place in places.places(session.provider, sized, existing) if place.name in todo]
-    cost = Plan(machines=tuple(listed)).cost
-    price = f", {places.cost_words(cost)}" if cost else ""
+    plan = Plan(machines=tuple(listed))
+    price = f", {places.cost_words(plan.cost, plan.approximate)}" if plan.cost else ""
     return f"{len(todo)} machine(s) to make or start for {session.project.deployment}{price}. Go on?"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def asked(stub: Stub) -> list[Any]:
 
     def offers(request: Any, sink: Any, *words: Any) -> dict[str, Any]:
         seen.append((request, *words))
-        row = {**OFFER, "price": 10.4, "currency": "EUR"}
+        row = {**OFFER, "price": 10.4, "currency": "EUR", "approximate": "table" in words[1]}
         size = {"cores": 2, "memory": 3.0, "disk": 40}
         return {"role": words[0] or "", "size": size if words[0] else {}, "offers": [row], "skipped": SKIPPED}
 
@@ -87,6 +88,18 @@ def test_offers(project: Any, run: Runner, asked: list[Any]) -> None:
     ]
     assert run("offers", "--json").json[-1]["data"]["offers"][0]["price"] == 10.4
     assert run("offers", "--role", "cook").code == 2
+
+
+def test_prices_that_the_vendor_did_not_say_are_marked(
+    project: Any, run: Runner, asked: list[Any], stub: Stub
+) -> None:
+    assert "  40 GiB  ~10.40 EUR a month\n" in run("offers", "--provider", "table").out
+    about = replace(PLAN, machines=(replace(PLAN.machines[0], approximate=True),))
+    stub("plan", lambda request, sink: about)
+    done = run("plan", "--provider", "rack")
+    assert "  40 GiB  ~10.40 EUR a month\n" in done.out
+    assert "All machines: ~10.40 EUR a month; traffic is not counted." in done.out
+    assert run("plan", "--provider", "rack", "--json").json[-1]["data"]["approximate"] is True
 
 
 def test_orphans(project: Any, run: Runner, asked: list[Any]) -> None:

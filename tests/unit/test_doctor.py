@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -321,6 +322,23 @@ def test_access(error: DeployError | None, expected: list[Status]) -> None:
     found = vendor.access("hetzner", error)
     assert statuses(found) == expected
     says_what_to_do(*found)
+
+
+def test_limits_that_could_not_be_read_are_told() -> None:
+    found = vendor.access("aws", None, ("the limit of Elastic IPs could not be read (denied); 2 are in use",))
+    assert [(one.id, one.status) for one in found] == [
+        ("vendor.credentials", "ok"),
+        ("vendor.ready", "ok"),
+        ("vendor.quota", "warn"),
+    ]
+    assert "could not be read" in found[2].found
+    says_what_to_do(*found)
+
+
+def test_prices_from_a_table_are_marked() -> None:
+    about = [replace(one, approximate=True) for one in OFFERS]
+    (one, total) = vendor.prices("aws", about, [machine_spec("a", 2)], {})
+    assert "~3.50 EUR a month" in one.found and total.found.startswith("~3.50 EUR a month")
 
 
 OFFERS = [Offer("small", 2, 4, 40, 3.5), Offer("large", 8, 16, 160, 20.0)]

@@ -14,6 +14,7 @@ from deployer.core.errors import DeployError, InputError, UnreachableError
 from deployer.core.events import Event
 from deployer.core.machine import ROLES, SIZES, Deployment, MachineSpec, Opening, Size
 from deployer.core.plan import Change
+from deployer.core.provider import ByHand
 from deployer.flow import adopt as adopting
 from deployer.flow import plan as planning
 from deployer.flow import session as sessions
@@ -28,7 +29,7 @@ from deployer.flow.orphans import orphans
 from deployer.flow.plan import plan
 from deployer.flow.request import Request
 from deployer.flow.up import up
-from tests.unit.fakevendor import OFFERS, Account, machine, register, resource
+from tests.unit.fakevendor import OFFERS, Account, Fake, machine, register, resource
 
 US = Deployment("agora", "cloud")
 ALL, DB = "agora-app-mail-sms-1", "agora-database-1"
@@ -180,7 +181,9 @@ def test_an_unchanged_up_asks_for_no_offers(root: Path, account: Account) -> Non
 def test_a_type_that_the_inventory_names_later_is_told(root: Path, account: Account) -> None:
     inventory(root, "- {roles: [all], type: xl}\n")
     account.machines["agora-all-1"] = machine("agora-all-1", US)
-    assert "is a l, and the inventory names xl" in plan(asked(root), Log()).warnings[0]
+    found = plan(asked(root), Log())
+    assert "agora-all-1: type l -> xl is not changed by up: stop the machine" in found.warnings[0]
+    assert found.empty, "up would do nothing about it"
 
 
 # --- plan ---
@@ -230,6 +233,68 @@ def test_what_was_changed_at_the_vendor_shows_and_is_put_back(root: Path, accoun
     assert up(asked(root), Log())["changed"] == 0
 
 
+def test_what_only_the_operator_can_change_is_a_warning_and_nothing_to_do(
+    root: Path, account: Account
+) -> None:
+    both(account)
+    account.drift = {ALL: [ByHand("zone eu-1: the inventory says eu-2; move it by a backup")]}
+    found = plan(asked(root), Log())
+    told = "zone eu-1: the inventory says eu-2; move it by a backup (up does not change that)"
+    assert found.empty and found.warnings[0] == told
+    log = Log()
+    assert up(asked(root), log)["changed"] == 0 and told in log.warnings
+    assert f"mend {ALL}" not in account.calls
+    account.drift[ALL].append(CLOSED)
+    log = Log()
+    assert up(asked(root), log)["changed"] == 1 and log.warnings.count(told) == 1
+    assert "still so at the vendor" not in log.warnings
+    assert f"mend {ALL}" in account.calls
+
+
+def test_a_volume_that_grew_is_looked_at_again_on_its_machine(
+    root: Path, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is to do inside shows once the vendor has made it larger."""
+    both(account)
+    account.drift = {DB: ["volume data: 20 GiB, to be 40 (0.88 EUR a month more)"]}
+    listed = plan(asked(root), Log()).changes
+    assert [(change.kind, change.name) for change in listed] == [("volume", "data")]
+    looks: list[bool] = []
+
+    def seen(*words: Any, **named: Any) -> View:
+        looks.append(bool(account.drift))
+        return as_wanted(*words, **named)
+
+    monkeypatch.setattr(upping, "look", seen)
+    assert up(asked(root), Log())["changed"] == 1
+    assert looks == [True, False] and account.calls.count("list") == 3
+
+
+def test_a_reverse_name_changed_by_hand_is_seen_and_put_back(
+    root: Path, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"203.0.113.7": "mail.agora.example"}
+    monkeypatch.setattr(Fake, "reverse_dns", lambda _, machine: dict(names), raising=False)
+    monkeypatch.setattr(
+        Fake, "set_reverse_dns", lambda _, machine, name: names.update({machine.address: name}), raising=False
+    )
+    both(account)
+    assert plan(asked(root), Log()).empty and up(asked(root), Log())["changed"] == 0
+    names["203.0.113.7"] = "static.example.net"
+    assert plan(asked(root), Log()).changes == (
+        Change(
+            ALL,
+            "",
+            "dns",
+            "reverse name of 203.0.113.7",
+            "change",
+            "static.example.net -> mail.agora.example",
+        ),
+    )
+    assert up(asked(root), Log())["changed"] == 1
+    assert names == {"203.0.113.7": "mail.agora.example"}
+
+
 def test_a_firewall_that_keeps_us_out_is_opened_again(
     root: Path, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,8 +318,6 @@ def test_a_firewall_that_keeps_us_out_is_opened_again(
 def test_a_vendor_that_does_not_compare_is_a_warning(
     root: Path, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.unit.fakevendor import Fake
-
     def fails(*_: object) -> Sequence[str]:
         raise DeployError("asking", "503")
 
@@ -338,6 +401,24 @@ def test_offers_side_by_side(root: Path, account: Account) -> None:
     assert why["second"] == "SHUT_TOKEN is not set; set it"
     assert "your own" in why["local"] and "your own" in why["baremetal"]
     assert len(offers(Request(root), Log(), None, ("cloud",))["offers"]) == len(OFFERS)
+
+
+def test_a_price_that_nobody_could_be_asked_for_is_marked(
+    root: Path, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = [replace(offer, approximate=True) for offer in OFFERS]
+    monkeypatch.setattr(Fake, "offers", lambda _: about)
+    assert {row["approximate"] for row in offers(Request(root), Log(), None, ("cloud",))["offers"]} == {True}
+    found = plan(asked(root), Log())
+    assert found.changes[0].detail == "app, mail, sms; l, ~18.00 EUR a month"
+    assert found.approximate and found.machines[0].approximate
+    questions: list[str] = []
+    with pytest.raises(InputError):
+        up(asked(root, confirm=lambda question: bool(questions.append(question))), Log())
+    assert "~28.00 EUR a month" in questions[0]
+    account.machines |= {ALL: replace(machine(ALL, US), approximate=True), DB: machine(DB, US, type="m")}
+    places = plan(asked(root), Log()).machines
+    assert [place.approximate for place in places] == [True, False]
 
 
 def test_an_inventory_with_a_mistake_holds_nobody_up_unless_it_is_named(root: Path, account: Account) -> None:

@@ -11,7 +11,7 @@ from deployer.core.component import ComponentSpec
 from deployer.core.errors import CredentialError, DeployError
 from deployer.core.finding import Finding
 from deployer.core.machine import Machine
-from deployer.core.provider import Keeping, Preparing, ReverseDns
+from deployer.core.provider import Keeping, Preparing, Remarking, ReverseDns
 from deployer.flow import names, provision, sizes
 from deployer.flow.doctor import inside, outside, project, vendor
 from deployer.flow.doctor.runner import Runner, in_background
@@ -80,7 +80,8 @@ class Examination:
             self.provider.check()
         except DeployError as caught:
             error = caught
-        found = vendor.access(self.vendor, error)
+        remarks = self.provider.remarks if isinstance(self.provider, Remarking) and not error else ()
+        found = vendor.access(self.vendor, error, remarks)
         if not error and isinstance(self.provider, Preparing) and (needs := list(self.provider.missing())):
             text = f"deploy up installs: {', '.join(needs)}"
             found.append(Finding("vendor.tools", "ok", "this computer", found=text))

@@ -9,10 +9,14 @@ from deployer.core.finding import Finding
 from deployer.core.machine import Machine, MachineSpec
 from deployer.core.provider import Offer
 from deployer.flow import sizes
+from deployer.flow.places import money
 
 
-def access(provider: str, error: DeployError | None) -> list[Finding]:
-    """What `Provider.check` came to: credentials, quota, region and image, as far as the vendor can say."""
+def access(provider: str, error: DeployError | None, remarks: Sequence[str] = ()) -> list[Finding]:
+    """What `Provider.check` came to: credentials, quota, region and image, as far as the vendor can say.
+
+    remarks: those of a check that was good (core.provider.Remarking).
+    """
     what = {
         "vendor.credentials": "credentials",
         "vendor.quota": "quota",
@@ -20,7 +24,14 @@ def access(provider: str, error: DeployError | None) -> list[Finding]:
     }
     if error is None:
         words = "nothing to ask: the machines are your own" if provider == "ssh" else "good"
-        return [Finding(id, "ok", text, provider, words) for id, text in what.items()]
+        good = [Finding(id, "ok", text, provider, words) for id, text in what.items()]
+        if not remarks:
+            return good
+        next = "see the account's limits in the vendor's console before machines are made"
+        told = [
+            Finding("vendor.quota", "warn", what["vendor.quota"], provider, text, next) for text in remarks
+        ]
+        return [*(one for one in good if one.id != "vendor.quota"), *told]
     kind = {CredentialError: "vendor.credentials", QuotaError: "vendor.quota"}.get(
         type(error), "vendor.ready"
     )
@@ -60,7 +71,8 @@ def prices(
         found.append(finding)
         sum += price or 0
         unknown += price is None
-    words = f"{_money(sum, offers[0].currency)} for {len(specs) - unknown} machine(s); traffic is not counted"
+    about = any(one.approximate for one in offers) or any(one.approximate for one in existing.values())
+    words = f"{money(sum, offers[0].currency, about)} for {len(specs) - unknown} machine(s); traffic is not counted"
     if unknown:
         words += f"; {unknown} more above has no price"
     if sum:
@@ -77,7 +89,8 @@ def _price(
     """One machine's finding, and its price where it is known."""
     id, what, volume = "vendor.price", "price", volume_price is not None
     if machine and machine.price:
-        text = f"{machine.type or 'machine'}, {_money(machine.price, machine.currency)}: exists"
+        price = money(machine.price, machine.currency, machine.approximate)
+        text = f"{machine.type or 'machine'}, {price}: exists"
         return Finding(id, "ok", what, spec.name, text), machine.price
     named = (machine.type if machine else "") or str(spec.options.get("type") or "")
     try:
@@ -91,16 +104,12 @@ def _price(
     text = f"{sizes.offer_words(offer)}"
     if beside:
         text += f", volume of {spec.size.disk} GiB {beside:.2f}"
-    text += f": {_money(offer.price + beside, offer.currency)}"
+    text += f": {money(offer.price + beside, offer.currency, offer.approximate)}"
     if not sizes.fits(offer, spec.size, volume=volume):
         next = "take a larger type:, or lower sizes: in stack.yaml"
         text += f"; less than its roles need ({sizes.words(spec.size)})"
         return Finding(id, "warn", what, spec.name, text, next), offer.price + beside
     return Finding(id, "ok", what, spec.name, text), offer.price + beside
-
-
-def _money(amount: float, currency: str) -> str:
-    return f"{amount:.2f} {currency} a month"
 
 
 def reverse(provider: str, name: str, settable: bool, smarthosts: bool) -> Finding:
