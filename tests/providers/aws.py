@@ -118,3 +118,20 @@ NOTHING = dict.fromkeys(
 )
 # One machine with its system disk, and its network.
 ONE = dict.fromkeys(NOTHING, 1)
+
+
+def instance(fake: FakeAws) -> Any:
+    found = [one for one in fake.backend().all_instances() if one.state != "terminated"]
+    assert len(found) == 1
+    return found[0]
+
+
+def incoming(fake: FakeAws) -> set[tuple[str, int | None, str]]:
+    """The rules of the only firewall: protocol, port, source."""
+    (group,) = [
+        one for groups in fake.backend().groups.values() for one in groups.values() if one.name != "default"
+    ]
+    return {
+        (rule.ip_protocol, rule.from_port, rule.ip_range.get("CidrIp") or rule.ip_range.get("CidrIpv6"))
+        for rule in group.ingress_rules
+    }
