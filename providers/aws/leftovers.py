@@ -11,7 +11,7 @@ from deployer.core.provider import Resource
 from providers.aws import instances, machines, network, prices, shown
 from providers.aws.account import Account
 from providers.aws.errors import missing
-from providers.aws.parts import GONE, Parts, Thing, deployment_of, flat, read, system_volumes, tags
+from providers.aws.parts import CREATED, GONE, Parts, Thing, deployment_of, flat, read, system_volumes, tags
 
 # Kind -> key of its id, in the order in which they can be deleted.
 KINDS = {
@@ -66,7 +66,7 @@ def resources(account: Account) -> list[Resource]:
         gibs = sum(int(volume["Size"]) for volume in own)
         price = prices.machine(region, instance["InstanceType"], gibs, 0)
         found.append(_resource("machine", instance, price, instance.get("LaunchTime")))
-    found += [_resource("address", one, prices.address()) for one in parts.addresses]
+    found += [_resource("address", one, prices.address(), tags(one).get(CREATED)) for one in parts.addresses]
     found += [_resource("interface", one) for one in parts.interfaces]
     found += [_resource("firewall", one) for one in parts.groups]
     found += [_resource("gateway", one) for one in parts.gateways if not _attached(one, parts)]
@@ -95,7 +95,7 @@ def _resource(
         id=str(thing[KINDS[kind]]),
         name=name,
         deployment=deployment_of(thing),
-        created=shown.iso(created),
+        created=created if isinstance(created, str) else shown.iso(created),
         price=price,
         currency=prices.CURRENCY if price else "",
         data=data,

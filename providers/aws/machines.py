@@ -7,12 +7,14 @@ wait until the instance runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from deployer.core.machine import MachineSpec
 from providers.aws import images
 from providers.aws.account import Account
 from providers.aws.network import delete
 from providers.aws.parts import (
+    CREATED,
     MACHINE,
     Thing,
     by,
@@ -105,7 +107,9 @@ def address(account: Account, labels: dict[str, str], own: Thing, there: list[Th
             "allocate_address",
             find,
             Domain="vpc",
-            TagSpecifications=specifications(labels, "elastic-ip"),
+            TagSpecifications=specifications(
+                {**labels, CREATED: datetime.now(UTC).isoformat(timespec="seconds")}, "elastic-ip"
+            ),
         )
     for double in mine[1:]:
         release(account, double)

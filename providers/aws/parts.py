@@ -13,6 +13,8 @@ from providers.aws.account import Account, filters
 
 # Whose a part is, beside the labels of the deployment.
 MACHINE, ROLES = "deploy-machine", "deploy-roles"
+# When it was made (ISO 8601), on an address: Amazon does not tell.
+CREATED = "deploy-created"
 GONE = ("shutting-down", "terminated")
 
 Thing = dict[str, Any]

@@ -3,109 +3,17 @@ done: run again it ends as one that was not killed, with nothing left over and n
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from deployer.core.machine import Deployment
-from deployer.core.provider import Listing
-from deployer.flow import registry
 from deployer.state.journal import Journal
-from tests.rig.aws.fake import CREDENTIALS, REGION, FakeAws
-from tests.rig.hetzner import FakeHetzner
+from tests.providers.killing import Bench
 from tests.rig.hetzner.faults import AFTER, BEFORE
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-DEPLOYMENT = Deployment("killed", "cloud")
 # Points of the quick sample, spread over all calls.
 SAMPLE = 2
-
-Fake = FakeHetzner | FakeAws
-
-
-class Bench:
-    """One vendor whose machines are records, and a project that wants two machines there."""
-
-    def __init__(self, vendor: str, folder: Path) -> None:
-        self.vendor, self.folder = vendor, folder
-        self.fake: Fake
-        self.environment: dict[str, str] = {}
-        self._number = 0
-
-    def fresh(self) -> Path:
-        """A vendor and a project folder in which nothing was made yet."""
-        self.close()
-        self.fake = FakeHetzner().start() if self.vendor == "hetzner" else FakeAws()
-        if isinstance(self.fake, FakeHetzner):
-            self.environment = {"HCLOUD_TOKEN": self.fake.token}
-            section = f"{{location: fsn1, endpoint: {self.fake.endpoint}}}"
-        else:
-            self.environment = CREDENTIALS
-            section = f"{{region: {REGION}, endpoint: {self.fake.endpoint}}}"
-        self._number += 1
-        project = self.folder / str(self._number)
-        (project / "inventories").mkdir(parents=True)
-        (project / "stack.yaml").write_text(
-            "name: killed\ndomain: killed.test\napp: matrix\n", encoding="utf-8"
-        )
-        text = f"provider: {self.vendor}\nmachines:\n- roles: [app, mail, sms]\n- roles: [database]\n"
-        text += f"{self.vendor}: {section}\nacme: {{directories: []}}\n"
-        (project / "inventories" / "cloud.yaml").write_text(text, encoding="utf-8")
-        return project
-
-    def start(self, project: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.providers.bring", str(project), "cloud"],
-            cwd=CHECKOUT,
-            env={**os.environ, "HOME": str(self.folder), **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-
-    def good(self, project: Path) -> None:
-        done = self.start(project)
-        out, _ = done.communicate(timeout=120)
-        assert done.returncode == 0, out.decode()[-3000:]
-
-    def killed(self, project: Path, at: int, when: str) -> bool:
-        """Run it and kill it at a call. False when it ended before."""
-        done: subprocess.Popen[bytes] | None = None
-
-        def kill() -> None:
-            if done:
-                os.kill(done.pid, signal.SIGKILL)
-                done.wait(10)
-
-        self.fake.faults.kill(at, when, kill)
-        done = self.start(project)
-        done.communicate(timeout=120)
-        self.fake.faults.clear()
-        return done.returncode == -signal.SIGKILL
-
-    def state(self) -> Counter[tuple[str, str]]:
-        """How many there are of each kind and name with our label."""
-        if isinstance(self.fake, FakeHetzner):
-            self.fake.settle()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
-            provider = registry.provider_module(self.vendor).make(
-                {"endpoint": self.fake.endpoint}, DEPLOYMENT
-            )
-            assert isinstance(provider, Listing)
-            # An SSH key's name ends in its digest, and each project has its own.
-            return Counter((one.kind, re.sub("-[0-9a-f]{8}$", "", one.name)) for one in provider.resources())
-
-    def close(self) -> None:
-        if hasattr(self, "fake"):
-            self.fake.stop() if isinstance(self.fake, FakeHetzner) else self.fake.close()
 
 
 @pytest.fixture(params=["hetzner", "aws"])
@@ -115,7 +23,9 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     made.close()
 
 
-def check(bench: Bench, choose: Callable[[int], list[int]]) -> None:
+def check(bench: Bench, choose: Callable[[int], list[int]], at_once: int = 1) -> None:
+    """at_once: machines that are made at a time. With one, each index is the same call in each run, and all must be
+    reached; with two a run may be done before, since what both look for is there already."""
     project = bench.fresh()
     bench.fake.calls.clear()
     bench.good(project)
@@ -127,18 +37,33 @@ def check(bench: Bench, choose: Callable[[int], list[int]]) -> None:
         for when in (BEFORE, AFTER):
             project = bench.fresh()
             bench.fake.calls.clear()
-            assert bench.killed(project, at, when), f"call {at} {when} was not reached"
-            bench.good(project)
+            reached = bench.killed(project, at, when, at_once)
+            assert reached or at_once > 1, f"call {at} {when} was not reached"
+            bench.good(project, at_once)
             assert bench.state() == wanted, f"killed {when} call {at}"
             assert Journal(project / ".deploy" / "cloud").pending() == [], f"killed {when} call {at}"
-            tried += 1
-    print(f"\n{bench.vendor}: killed at {tried} points of {calls} calls")
+            tried += reached
+    print(f"\n{bench.vendor}: killed at {tried} points of {calls} calls, {at_once} machine(s) at a time")
+
+
+def spread(calls: int) -> list[int]:
+    return sorted({calls * number // SAMPLE for number in range(SAMPLE)})
 
 
 def test_killed_at_some_calls(bench: Bench) -> None:
-    check(bench, lambda calls: sorted({calls * number // SAMPLE for number in range(SAMPLE)}))
+    check(bench, spread)
+
+
+def test_killed_while_machines_are_made_side_by_side(bench: Bench) -> None:
+    """In the second half of the calls, where both are at work."""
+    check(bench, lambda calls: [calls * 2 // 3], at_once=2)
 
 
 @pytest.mark.long
 def test_killed_at_every_call(bench: Bench) -> None:
     check(bench, lambda calls: list(range(calls)))
+
+
+@pytest.mark.long
+def test_killed_at_every_call_side_by_side(bench: Bench) -> None:
+    check(bench, lambda calls: list(range(calls)), at_once=2)
