@@ -57,6 +57,30 @@ class SmsPolicy:
 
 
 @dataclass(frozen=True)
+class BackupPolicy:
+    """When backups are made, how long they are kept, who hears of one that failed.
+
+    full, differential: days between two of them in one repository. files: minutes between two snapshots.
+    keep_full: full backups that `backup prune` keeps, with all that is needed to restore from them on.
+    keep_files: days that it keeps snapshots of files. wal_bound: GiB that WAL may take on the database's disk while
+    repositories do not answer; at half of it they leave the archiving. late: minutes without a good backup of files,
+    or of WAL that can be read back, after which it counts as late. pings: URLs of dead-man services outside, asked
+    while all is well. mail, sms: who hears of it besides, by the stack's own relay and gateway.
+    """
+
+    full: int = 7
+    differential: int = 1
+    files: int = 5
+    keep_full: int = 4
+    keep_files: int = 30
+    wal_bound: int = 4
+    late: int = 15
+    pings: tuple[str, ...] = ()
+    mail: tuple[str, ...] = ()
+    sms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Stack:
     name: str
     domain: str
@@ -71,6 +95,7 @@ class Stack:
     # Local time window in which upgrades may restart services: "HH:MM".
     upgrade_window: str = "04:00"
     timezone: str = "Etc/UTC"
+    backup: BackupPolicy = BackupPolicy()
 
 
 @dataclass(frozen=True)
@@ -118,6 +143,33 @@ class Acme:
     email: str = ""
     # PEM text of a CA that the directory itself is signed by (tests, a private CA).
     trusted_ca: str = ""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One vendor's place for backups; everything in it is encrypted by us.
+
+    kind "s3": endpoint (https URL), region, bucket; prefix: folder in it, "" for its top. key, secret: what the
+    machines use, which should be able to add and read but not to delete (docs/backups.md). prune_key, prune_secret:
+    what `backup prune` uses, which never reaches a machine of the stack. trusted_ca: PEM of a CA that signs it.
+    kind "path": path, a folder (of another disk, a mounted share) on every machine that holds data.
+    vendor: the company behind it; two repositories of one company count as one for `doctor`. "" is the endpoint's
+    domain, or the path.
+    """
+
+    name: str
+    kind: Literal["s3", "path"]
+    endpoint: str = ""
+    region: str = "us-east-1"
+    bucket: str = ""
+    prefix: str = ""
+    key: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    prune_key: str = field(default="", repr=False)
+    prune_secret: str = field(default="", repr=False)
+    trusted_ca: str = field(default="", repr=False)
+    path: str = ""
+    vendor: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,6 +225,8 @@ class Inventory:
     # Who serves the stack's names; () leaves the records to the operator.
     dns: tuple[DnsService, ...] = ()
     doctor: DoctorPolicy = DoctorPolicy()
+    # Where backups go; () makes none.
+    repositories: tuple[Repository, ...] = ()
 
 
 # --- the app's manifest (templates/apps/APP/app.yaml) ---
@@ -312,6 +366,11 @@ class Manifest:
     migrations: tuple[AppStep, ...] = ()
     admin: AppStep | None = None
     admin_name: str = "admin"
+    # Run once after a restore, before the app serves, in order: a counter that may only rise has to jump forward.
+    after_restore: tuple[AppStep, ...] = ()
+    # A bash script (template of the app's folder) that a drill runs on its machine, as root, where mail and SMS are
+    # caught: a person signs up and uses the service through its public doors. Exit 0 is good.
+    drill: str = ""
     # Two releases may serve at the same time from one database.
     overlap: bool = False
     # What the operator may set under `settings:` in stack.yaml, with defaults.

@@ -22,6 +22,8 @@ COMPONENTS: tuple[tuple[str, str], ...] = (
     ("sms_gateway", "sms"),
     ("app", "app"),
     ("proxy", "app"),
+    # On every machine, when there are repositories; it guards the units of all others.
+    ("backups", ""),
 )
 
 
@@ -35,7 +37,9 @@ def component_names() -> list[str]:
 
 def specs(ctx: Context) -> list[ComponentSpec]:
     """What every component wants on ctx.machine, base first."""
-    others = [_spec_module(name).spec(ctx) for name, role in COMPONENTS if ctx.plays(role)]
+    others = [_spec_module(name).spec(ctx) for name, role in COMPONENTS if role and ctx.plays(role)]
+    if ctx.project.inventory.repositories:
+        others.append(_spec_module("backups").spec(ctx, others))
     base: ComponentSpec = _spec_module("base").spec(ctx, others)
     return [base, *others]
 

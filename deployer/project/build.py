@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from deployer.core.machine import ROLES, SIZES, Size
 from deployer.core.model import (
     Acme,
+    BackupPolicy,
     Carrier,
     DoctorPolicy,
     Inventory,
@@ -23,7 +24,7 @@ from deployer.core.model import (
     SmsPolicy,
     Stack,
 )
-from deployer.project import checks, zones
+from deployer.project import checks, repositories, zones
 from deployer.project.document import Document
 from deployer.project.fields import label
 from deployer.project.mistakes import Mark, Mistakes, Place
@@ -81,6 +82,7 @@ def stack(
         settings=settings,
         upgrade_window=file.upgrade_window,
         timezone=file.timezone,
+        backup=BackupPolicy(**file.backup.model_dump()),
     )
 
 
@@ -133,6 +135,7 @@ def inventory(
         carriers=tuple(_carrier(item) for item in file.carriers),
         doctor=DoctorPolicy(**file.doctor.model_dump()),
         dns=zones.services(document, stack.domain if stack else "", mistakes),
+        repositories=repositories.build(file.repositories, document, root, mistakes),
     )
 
 
@@ -158,22 +161,8 @@ def _acme(file: InventoryFile, document: Document, root: Path, mistakes: Mistake
     if file.acme is None:
         return Acme() if file.provider == "local" else Acme(directories=PUBLIC_DIRECTORIES)
     section: AcmeSection = file.acme
-    return Acme(section.directories, section.email, _trusted_ca(section, document, root, mistakes))
-
-
-def _trusted_ca(section: AcmeSection, document: Document, root: Path, mistakes: Mistakes) -> str:
-    """The text of the PEM file that the section names."""
-    if not section.trusted_ca:
-        return ""
-    try:
-        text = (root / section.trusted_ca).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    if "-----BEGIN CERTIFICATE-----" not in text:
-        place: Place = ("acme", "trusted_ca")
-        why = f'"{section.trusted_ca}" is not a file with a PEM certificate (seen from the project\'s folder)'
-        mistakes.add(document.mark(place), place, why)
-    return text
+    ca = checks.pem(section.trusted_ca, ("acme", "trusted_ca"), document, root, mistakes)
+    return Acme(section.directories, section.email, ca)
 
 
 def _smarthost(index: int, file: InventoryFile, document: Document, mistakes: Mistakes) -> Smarthost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from deployer.core.errors import InputError
@@ -125,3 +126,17 @@ def known_keys(
         if key not in names:
             why = "unknown key" + (did_you_mean(key, names) or f"; {section} has none")
             mistakes.add(document.mark((section, key)), (section, key), why)
+
+
+def pem(name: str, place: Place, document: Document, root: Path, mistakes: Mistakes) -> str:
+    """The text of a PEM file that `place` names, as seen from the project's folder; "" when none is named."""
+    if not name:
+        return ""
+    try:
+        text = (root / name).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        why = f'"{name}" is not a file with a PEM certificate (seen from the project\'s folder)'
+        mistakes.add(document.mark(place), place, why)
+    return text

@@ -104,11 +104,14 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
         _runs(("processes", index), process.runtime, process.environment_file, runtimes, configured, wrong)
         _port(("processes", index, "port"), process.name, process.port, ports, wrong)
     steps = [(("migrations", index), step) for index, step in enumerate(manifest.migrations)]
+    steps += [(("after_restore", index), step) for index, step in enumerate(manifest.after_restore)]
     steps += [(("admin",), manifest.admin)] if manifest.admin else []  # type: ignore[list-item]
     for place, step in steps:
         _runs(place, step.runtime, step.environment_file, runtimes, configured, wrong)
         if step.stdin and not (manifest.folder / step.stdin).is_file():
             wrong((*place, "stdin"), f'there is no file "{step.stdin}" beside app.yaml')
+    if manifest.drill and not (manifest.folder / manifest.drill).is_file():
+        wrong(("drill",), f'there is no file "{manifest.drill}" beside app.yaml')
     for index, route in enumerate(manifest.routes):
         if route.process and route.process not in processes:
             wrong(

@@ -94,6 +94,19 @@ class SizesSection(Section):
     sms: SizeSection = _EMPTY
 
 
+class BackupSection(Section):
+    full: Count = 7
+    differential: Count = 1
+    files: Annotated[int, Field(ge=1, le=60)] = 5
+    keep_full: Count = 4
+    keep_files: Count = 30
+    wal_bound: Count = 4
+    late: Count = 15
+    pings: tuple[HttpUrl, ...] = ()
+    mail: tuple[Email, ...] = ()
+    sms: tuple[Line, ...] = ()
+
+
 class StackFile(Section):
     name: StackName
     domain: Domain
@@ -105,6 +118,7 @@ class StackFile(Section):
     settings: dict[str, Any] = {}
     upgrade_window: TimeOfDay = "04:00"
     timezone: TimeZone = "Etc/UTC"
+    backup: BackupSection = _EMPTY
 
 
 class MachineSection(Section):
@@ -153,6 +167,22 @@ class DoctorSection(Section):
     registrar: Line = ""
 
 
+class RepositorySection(Section):
+    name: Label
+    kind: Literal["s3", "path"]
+    endpoint: HttpsUrl | Literal[""] = ""
+    region: Word = "us-east-1"
+    bucket: Line = ""
+    prefix: Line = ""
+    key: Line = ""
+    secret: Line = ""
+    prune_key: Line = ""
+    prune_secret: Line = ""
+    trusted_ca: str = ""
+    path: Line = ""
+    vendor: Line = ""
+
+
 class InventoryFile(Section):
     """options of the provider stand in a section of its own name and are taken out before."""
 
@@ -165,3 +195,4 @@ class InventoryFile(Section):
     # "none", or a list of sections whose other keys are the vendor's own: checked in project/zones.py.
     dns: Any = None
     doctor: DoctorSection = _EMPTY
+    repositories: tuple[RepositorySection, ...] = ()

@@ -382,7 +382,7 @@ BAD_INVENTORY = {
         local("hetzner: {}\n"),
         [
             "inventories/here.yaml:4: hetzner: unknown key; known are: acme, carriers, catch, dns, doctor, local, "
-            "machines, mail, provider, smarthosts, sms"
+            "machines, mail, provider, repositories, smarthosts, sms"
         ],
     ),
     "a machine's unknown key": (

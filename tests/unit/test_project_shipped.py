@@ -82,6 +82,8 @@ PAIRS: list[tuple[type[BaseModel], Any, set[str]]] = [
     (schema.SmarthostSection, model.Smarthost, set()),
     (schema.CarrierSection, model.Carrier, set()),
     (schema.DoctorSection, model.DoctorPolicy, set()),
+    (schema.BackupSection, model.BackupPolicy, set()),
+    (schema.RepositorySection, model.Repository, set()),
     (schema.MachineSection, model.MachineEntry, {"options"}),
     (schema.InventoryFile, model.Inventory, {"options", "name"}),
 ]
