@@ -23,7 +23,9 @@ _PROGRAM = Path(__file__).resolve().parent.parent / "engine" / "remote" / "owner
 _BEGIN = f"""
 refuse() {{ echo "$*" >&2; exit 1; }}
 files() {{ [ -d "$1" ] && [ -n "$(find "$1" -xdev \\( -type f -o -type l \\) -print -quit)" ]; }}
-mountpoint -q {VOLUME} || refuse "the data volume is not mounted at {VOLUME}: see to it at the vendor, and to" \\
+# One that was detached and attached again is not mounted by itself.
+mountpoint -q {VOLUME} || mount {VOLUME} 2>/dev/null ||
+    refuse "the data volume is not mounted at {VOLUME}: see to it at the vendor, and to" \\
     "journalctl -u cloud-init; nothing was changed"
 if [ -e {_KNOWN} ]; then
     cmp -s {_KNOWN} {_MARK} || refuse "what is mounted at {VOLUME} is not the volume that this machine's data lie on;" \\

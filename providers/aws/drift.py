@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from deployer.core.machine import Deployment, MachineSpec
-from providers.aws import firewall, machines, prices
+from providers.aws import firewall, instances, machines, prices
 from providers.aws.account import Account, filters
 from providers.aws.parts import Parts, Thing, labels_of, system_volumes, tags
 
@@ -51,7 +51,7 @@ def _differences(
         yield from _walls(account, deployment, spec, mine, vpc)
     yield from _addresses(account, deployment, spec, mine)
     yield from _instance(account, instance)
-    yield from _size(account, spec, mine, instance)
+    yield from _volumes(account, spec, mine, instance)
 
 
 def belonging(account: Account, name: str, mine: Parts, instance: Thing) -> Parts:
@@ -221,13 +221,22 @@ def _instance(account: Account, instance: Thing) -> Iterator[Difference]:
         yield Difference(f"volume {volume.get('VolumeId')}: would be deleted with the machine", keep)
 
 
-def _size(account: Account, spec: MachineSpec, mine: Parts, instance: Thing) -> Iterator[Difference]:
+def _volumes(account: Account, spec: MachineSpec, mine: Parts, instance: Thing) -> Iterator[Difference]:
     """A volume that is larger than wanted stays so: none can be made smaller."""
-    system = system_volumes(instance)
-    for volume in mine.volumes:
+    data = [volume for volume in mine.data() if spec.volume]
+    attached = [
+        volume
+        for volume in data
+        if any(one.get("InstanceId") == instance["InstanceId"] for one in volume.get("Attachments", ()))
+    ]
+    if data and not attached:
+        yield Difference(
+            f"volume {data[0]['VolumeId']}: not attached to {spec.name}",
+            lambda: instances.attach(account, instance, data[0]),
+        )
+    for volume in attached:
         identity, size = str(volume["VolumeId"]), int(volume.get("Size", 0))
-        held = [one.get("InstanceId") for one in volume.get("Attachments", ())]
-        if identity in system or instance["InstanceId"] not in held or not 0 < size < spec.volume:
+        if not 0 < size < spec.volume:
             continue
         beside = prices.volume(account.settings.region, spec.volume - size)
         yield Difference(

@@ -196,6 +196,18 @@ class TestDrift:
         assert sorted(one.size for one in fake.backend().volumes.values()) == [20, 20]
         assert provider.drift(made, spec(volume=20)) == []
 
+    def test_a_volume_that_was_detached_is_attached_again(self, fake: FakeAws) -> None:
+        provider = make(fake)
+        made = provider.create_machine(DEPLOYMENT, spec(volume=5))
+        (volume,) = [one for one in fake.backend().volumes.values() if one.attachment.device == "/dev/sdf"]
+        provider._account.client("ec2").detach_volume(
+            VolumeId=volume.id, InstanceId=made.id, Device="/dev/sdf"
+        )
+        assert provider.drift(made, spec(volume=5)) == [f"volume {volume.id}: not attached to {NAME}"]
+        provider.mend(made, spec(volume=5))
+        assert provider.drift(made, spec(volume=5)) == []
+        assert provider.list_machines(DEPLOYMENT)[0].volume
+
     def test_a_reverse_name_is_told_as_amazon_has_it(self, fake: FakeAws) -> None:
         provider = make(fake)
         made = provider.create_machine(DEPLOYMENT, spec())
