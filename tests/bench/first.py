@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.bench.figures import Figure, timed
 from tests.bench.place import local_section, operator
@@ -35,14 +36,10 @@ def _in_turn(world: World, near: Operator) -> list[Figure]:
     plain = Figure("a plain script that installs the same packages", "s", machines=1)
     for number in range(RUNS):
         near.good("down", "--yes")
-        phases: dict[str, float] = {}
         began = time.perf_counter()
         run = near.good("up", "--yes")
         up.runs.append(time.perf_counter() - began)
-        for event in run.events:
-            if event["kind"] == "stage" and event.get("seconds", 0) >= 0.5:
-                phases[event["text"]] = round(phases.get(event["text"], 0) + event["seconds"], 1)
-        up.note = ", ".join(f"{name} {seconds} s" for name, seconds in phases.items())
+        up.note = _longest(run.events)
         machine, shell = world.bare(f"plain-{number}")
         shell.run("true")
         plain.runs.append(timed(lambda remote=shell: remote.run("bash -s", stdin=script, timeout=900)))
@@ -51,6 +48,20 @@ def _in_turn(world: World, near: Operator) -> list[Figure]:
     ratio = Figure("first up against the plain script", "times", aim=1.3, machines=1)
     ratio.runs = [one / other for one, other in zip(up.runs, plain.runs, strict=True)]
     return [up, plain, ratio]
+
+
+def _longest(events: list[dict[str, Any]]) -> str:
+    """The stages, each with its steps of a second or more; several steps of a stage may run side by side."""
+    words, steps = [], []
+    for event in events:
+        seconds = event.get("seconds") or 0
+        if event["kind"] == "step" and seconds >= 1:
+            steps.append(f"{event['text']} {seconds:.1f}")
+        elif event["kind"] == "stage" and event["status"] != "start":
+            if seconds >= 0.5:
+                words.append(f"{event['text']} {seconds:.1f} s" + (f" ({', '.join(steps)})" if steps else ""))
+            steps = []
+    return "; ".join(words)
 
 
 # The uv of the toolkit and the app's locks, as the toolkit's templates have them.

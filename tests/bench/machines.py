@@ -90,6 +90,9 @@ def _fleet(
     text = f"provider: local\nmachines:\n{entries}" + local_section(world, installed)
     near = operator(folder, name, "local", text)
     try:
+        # On a busy computer one of many machines may boot too slowly for the first run; the next goes on from there.
+        if near.run("up", "--yes").code:
+            near.good("up", "--yes")
         result = near.good("up", "--yes").result
         settings = parse(world.options)
         yield Fleet(near, result["machines"], [_group(one["name"], settings) for one in result["machines"]])
