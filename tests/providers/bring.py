@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer.core.events import discard
-from deployer.flow import provision, up
+from deployer.flow import provision, session, up
 from deployer.flow.request import Request
 
 
@@ -20,8 +20,19 @@ def _machines(session: Any, run: Any) -> dict[str, Any]:
     return {"machines": sorted(run.machines)}
 
 
+class _NoEngine:
+    """Stands for the process that works on machines, which is not needed so far and slow to start."""
+
+    def __init__(self, *words: Any, **named: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def main() -> None:
     provision.AT_ONCE = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    session.Engine = _NoEngine
     up._converge = _machines
     up.up(Request(Path(sys.argv[1]), provider=sys.argv[2]), discard)
 
