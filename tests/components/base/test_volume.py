@@ -152,4 +152,6 @@ def test_the_file_system_fills_a_volume_that_has_grown(disk: tuple[Path, str]) -
 
 
 def test_a_folder_in_place_of_a_volume_has_no_size(tmp_path: Path) -> None:
-    subprocess.run(["bash", "-c", volume.SIZE_CHECK.replace("/srv/data", str(tmp_path))], check=True)
+    (filling,) = volume_filled._inner()
+    for text in (volume.SIZE_CHECK, str(filling.connector_arguments["_stdin"])):
+        subprocess.run(["bash", "-c", text.replace("/srv/data", str(tmp_path))], check=True)
