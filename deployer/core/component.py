@@ -100,6 +100,7 @@ class Step:
                "configure" runs after all files are written and before any unit starts;
                "activate" runs after the component's units were started.
     timeout:   seconds the operation may take
+    progress:  bash script for a step that waits: run now and then meanwhile, the last line that it prints is shown
     """
 
     name: str
@@ -109,6 +110,7 @@ class Step:
     stage: Literal["build", "configure", "activate"] = "activate"
     timeout: int = 600
     needs: tuple[str, ...] = ()
+    progress: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from deployer.ops.script import BUSY
 
 # Seconds a component may take from started to green.
 SETTLE = 60.0
+# Seconds until a step that waits is asked what for, and from one answer to the next.
+WATCH = (5.0, 20.0)
 
 
 class Phases:
@@ -110,7 +112,24 @@ class Phases:
 
         # step_of has waited already.
         function = single(function, entry["step"]["key"], entry["name"], 1)
+        if entry["step"].get("progress"):
+            function = steps.watched(function, lambda: self._watch(entry, host.name))
         return step_of(function, entry["step"], entry["name"], host, waiting)
+
+    def _watch(self, entry: dict[str, Any], machine: str) -> None:
+        """Say what a step waits for, for as long as it does: after a few seconds, then where it is another."""
+        said, pause = "", WATCH[0]
+        while True:
+            gevent.sleep(pause)
+            try:
+                _, out, _ = self._hosts.execute(machine, "bash -s", entry["step"]["progress"].encode(), 20)
+            except EngineError:
+                # The step itself meets the same and says it better.
+                return
+            line = (out.strip().splitlines() or [""])[-1]
+            if line and line != said:
+                self._event(kind="notice", text=f"{entry['name']}: {line}", machine=machine)
+                said, pause = line, WATCH[1]
 
     def _beside(self, host: Host, entry: dict[str, Any], phase: dict[str, Any]) -> dict[str, Any] | None:
         """Run a step while the phase's operations run on the same machine; outside of pyinfra's State, which has one

@@ -47,6 +47,20 @@ def single(function: Any, key: str, name: str, wait: float) -> Any:
     return waiting_operation
 
 
+def watched(function: Any, watch: Callable[[], None]) -> Any:
+    """The operation, with `watch` running beside it."""
+
+    @operation()
+    def seen() -> Generator[Any, None, None]:
+        job = gevent.spawn(watch)
+        try:
+            yield from function._inner()
+        finally:
+            job.kill(block=False)
+
+    return seen
+
+
 def step_of(
     function: Any, step: dict[str, Any], name: str, host: Host, waiting: Callable[[str], None]
 ) -> Any:

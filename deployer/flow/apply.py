@@ -164,6 +164,8 @@ def _steps_of(spec: ComponentSpec, stage: str) -> list[Operation]:
 def _step(spec: ComponentSpec, step: Step) -> Operation:
     made = _operation(f"{spec.name}/{step.operation}", f"{spec.name}: {step.name}", step.args, step.timeout)
     made["step"] = {"key": step_key(spec, step.name), "check": step.check, "digest": step_digest(step)}
+    if step.progress:
+        made["step"]["progress"] = step.progress
     return made
 
 

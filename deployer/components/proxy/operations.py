@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator, Sequence
 
 from pyinfra.api import StringCommand, operation
 
-from deployer.components.proxy.spec import certificate_check
+from deployer.components.proxy.spec import CA_ANSWERS, certificate_check
 from deployer.ops.script import script
+
+# Every so many seconds the certificate authorities are asked whether they are there; so often in a row they are not.
+LOOK, SILENT = 15, 3
 
 
 @operation()
@@ -32,20 +36,51 @@ mv {live}.new {live}
 
 
 @operation()
-def await_certificates(names: Sequence[str], seconds: int) -> Generator[StringCommand, None, None]:
-    """Wait until Caddy has a certificate for each name; say what the CAs answered when it gets none."""
+def await_certificates(
+    names: Sequence[str], directories: Sequence[str], seconds: int
+) -> Generator[StringCommand, None, None]:
+    """Wait until Caddy has a certificate for each name; say what the CAs answered when it gets none.
+
+    Ends early where none of the directories answers at all.
+    """
     checks = "\n    ".join(certificate_check(name) for name in names)
+    # -k: Caddy judges their certificates, and says so in its journal.
+    asks = "\n    ".join(
+        f"curl -sSk -m 10 -o /dev/null {shlex.quote(url)} 2>>$answers && return" for url in directories
+    )
     yield script(f"""
+answers=$(mktemp)
+trap 'rm -f $answers' EXIT
 there() (
     {checks}
 )
-end=$((SECONDS + {seconds}))
+answered() {{
+    : >$answers
+    {asks}
+    return 1
+}}
+silent=0 asked={LOOK} end=$((SECONDS + {seconds}))
 while [ $SECONDS -lt $end ]; do
-    there && exit 0
+    ! there || exit 0
+    if [ $SECONDS -ge $asked ]; then
+        if answered; then silent=0; else silent=$((silent + 1)); fi
+        if [ $silent -ge {SILENT} ]; then
+            echo "none of the certificate authorities answers this machine:" {_words(directories)} >&2
+            cat $answers >&2
+            echo "check these addresses (acme.directories in the inventory), that the machine resolves names, and" \
+                "that its network lets TCP 443 out" >&2
+            exit 1
+        fi
+        asked=$((SECONDS + {LOOK}))
+    fi
     sleep 1
 done
-echo "no certificate within {seconds} s for one of: {" ".join(names)}" >&2
+echo "no certificate within {seconds} s for one of:" {_words(names)} >&2
 echo "the names must lead to this machine from the internet, with port 80 open; the CAs said:" >&2
-journalctl -u caddy.service -n 200 --no-pager -o cat | grep 'could not get certificate' | tail -n 4 >&2 || true
+{CA_ANSWERS} | tail -n 4 >&2 || true
 exit 1
 """)
+
+
+def _words(texts: Sequence[str]) -> str:
+    return " ".join(shlex.quote(text) for text in texts)

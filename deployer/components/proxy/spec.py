@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -165,15 +166,16 @@ def _steps(project: Project, values: Mapping[str, object]) -> tuple[Step, ...]:
         )
     ]
     if project.inventory.acme.directories:
-        every = names(project)
-        seconds = CERTIFICATES + SILENT_CA * len(every) * (len(project.inventory.acme.directories) - 1)
+        every, directories = names(project), project.inventory.acme.directories
+        seconds = CERTIFICATES + SILENT_CA * len(every) * (len(directories) - 1)
         steps.append(
             Step(
                 "certificates are there",
                 "await_certificates",
                 check="\n".join(certificate_check(name) for name in every),
-                args={"names": list(every), "seconds": seconds},
-                timeout=seconds + 30,
+                args={"names": list(every), "directories": list(directories), "seconds": seconds},
+                timeout=seconds + 60,
+                progress=_progress(every, directories),
             )
         )
     return tuple(steps)
@@ -183,6 +185,26 @@ def certificate_check(name: str) -> str:
     """A line of bash that fails unless Caddy on this machine shows a certificate for `name`."""
     show = f"openssl s_client -connect 127.0.0.1:443 -servername {name} </dev/null 2>/dev/null"
     return f"{show} | openssl x509 -noout -checkhost {name} 2>/dev/null | grep -q 'does match' || exit 1"
+
+
+# What Caddy said last about certificates that it did not get.
+CA_ANSWERS = (
+    "journalctl -u caddy.service --since=-15min -n 500 --no-pager -o cat"
+    " | grep -E 'could not get certificate|HTTP request failed|creating new order'"
+)
+
+
+def _progress(every: Sequence[str], directories: Sequence[str]) -> str:
+    """Bash that says which names have no certificate yet, and why."""
+    looks = "\n".join(f'({certificate_check(name)}) || missing="$missing {name}"' for name in every)
+    return f"""
+missing=
+{looks}
+[ -n "$missing" ] || exit 0
+said=$({CA_ANSWERS} | tail -n 1 | sed -n 's/.*"error": *"\\(.*\\)".*/\\1/p' |
+    sed 's/.*performing request: //; s/\\\\"/"/g' | cut -c 1-200)
+echo waiting for a certificate of$missing from {shlex.quote(", ".join(directories))}: "${{said:-no answer yet}}"
+"""
 
 
 def _probes(ctx: Context) -> tuple[Probe, ...]:
