@@ -53,7 +53,7 @@ def _names(session: Session, wanted: Sequence[DnsRecord]) -> Names:
     from deployer.dns.manage import Names
 
     project = session.project
-    return Names(project.inventory.dns, project.stack.domain, project.deployment, wanted)
+    return Names(project.inventory.dns, project.stack.domain, project.deployment, wanted, takes=session.takes)
 
 
 def _naming(planned: Planned) -> Naming:

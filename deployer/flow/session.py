@@ -37,6 +37,17 @@ class Session:
     secrets: Mapping[str, str]
     provider: Provider
     mask: Mask
+    # A restore takes the names of the deployment whose place it takes, before it is live itself.
+    taking: frozenset[str] = frozenset()
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Deployments whose names become this one's: those that were live before it."""
+        from deployer.core import generation
+
+        own = str(self.project.deployment)
+        former = generation.known(self.secrets) if generation.held(self.secrets, own) else []
+        return (self.taking | {one.deployment for one in former}) - {own}
 
     @classmethod
     def open(

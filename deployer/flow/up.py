@@ -45,32 +45,37 @@ def up(request: Request, sink: Sink) -> dict[str, Any]:
 
 
 def _up(session: Session, started: datetime, began: float) -> dict[str, Any]:
-    from deployer.state.journal import Journal
     from deployer.state.lock import lock
 
+    with lock(session.project.state_dir, "up") as held:
+        return converge(session, make_machines(session, held, started, began))
+
+
+def make_machines(session: Session, held: Any, started: datetime, began: float) -> Run:
+    """The machines, made or started where they are missing. held: the lock of the state folder."""
+    from deployer.state.journal import Journal
+
     project = session.project
-    with lock(project.state_dir, "up") as held:
-        provision.prepare(session.provider, session.sink)
-        existing = session.existing()
-        journal = Journal(project.state_dir)
-        specs: Sequence[MachineSpec] = session.machine_specs()
-        destroy = _destroyed(session, specs, existing)
-        if todo := [change.name for change in provision.missing(specs, existing)]:
-            session.provider.check()
-            names.check(session, specs, existing)
-        sized = sizes.choose(session, specs, existing)
-        for warning in sized.warnings:
-            session.sink(Event("warning", warning))
-        if todo:
-            sized = replace(sized, specs=tuple(_opened(session, sized.specs, existing)))
-            _confirm(session, _making(session, sized, existing, todo))
-        machines = provision.create(session.provider, project, sized.specs, existing, journal, session.sink)
-        run = _Run(sized.specs, machines, frozenset(todo), destroy, journal, held, started, began)
-        return _converge(session, run)
+    provision.prepare(session.provider, session.sink)
+    existing = session.existing()
+    journal = Journal(project.state_dir)
+    specs: Sequence[MachineSpec] = session.machine_specs()
+    destroy = _destroyed(session, specs, existing)
+    if todo := [change.name for change in provision.missing(specs, existing)]:
+        session.provider.check()
+        names.check(session, specs, existing)
+    sized = sizes.choose(session, specs, existing)
+    for warning in sized.warnings:
+        session.sink(Event("warning", warning))
+    if todo:
+        sized = replace(sized, specs=tuple(_opened(session, sized.specs, existing)))
+        _confirm(session, _making(session, sized, existing, todo))
+    machines = provision.create(session.provider, project, sized.specs, existing, journal, session.sink)
+    return Run(sized.specs, machines, frozenset(todo), destroy, journal, held, started, began)
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """machines: all wanted ones; new: names of those that were made or started; destroy: to be deleted at the end."""
 
     specs: Sequence[MachineSpec]
@@ -116,7 +121,8 @@ def _making(session: Session, sized: Sized, existing: Mapping[str, Machine], tod
     return f"{len(todo)} machine(s) to make or start for {session.project.deployment}{price}. Go on?"
 
 
-def _converge(session: Session, run: _Run) -> dict[str, Any]:
+def converge(session: Session, run: Run) -> dict[str, Any]:
+    """Bring the machines of a run to what the project says; the summary. Writes the receipt of an `up`."""
     machines, new = run.machines, bool(run.new)
     timeout = SSH_NEW if new else SSH
     connection = session.connect(machines, timeout)
@@ -193,7 +199,7 @@ def _mend(session: Session, drift: Drift, machines: Mapping[str, Machine], *, as
     mending.mend(session, drift, machines)
 
 
-def _again(session: Session, run: _Run) -> dict[str, Machine]:
+def _again(session: Session, run: Run) -> dict[str, Machine]:
     """The wanted machines as the vendor has them now."""
     existing = session.existing()
     return {

@@ -33,7 +33,7 @@ class _NoEngine:
 def main() -> None:
     provision.AT_ONCE = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     session.Engine = _NoEngine
-    up._converge = _machines
+    up.converge = _machines
     up.up(Request(Path(sys.argv[1]), provider=sys.argv[2]), discard)
 
 
