@@ -1,0 +1,198 @@
+# Delete what the policy does not keep from repositories: old full backups with what builds on them, old snapshots of
+# files. Runs where the key that may delete can be: on the operator's computer, on a throw-away machine, or, for a
+# folder, on the machine that has it. Needs pgbackrest and restic; standard library only; leaves nothing behind.
+# Request (one JSON line on standard input): repository as in settings.json, with trusted_ca (PEM) and the key that may
+# delete; keep_full; keep_files (days); parts: of "database", "files".
+# Answer (last line): {"database": {...}, "files": {...}} or {"error": {what, why, next}}, and then exit code 1.
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import Any
+from urllib.parse import urlsplit
+
+# Seconds for one program: deleting at an object store is many small requests.
+BOUND = 6 * 3600
+# How long restic waits for those that make snapshots just now, every few minutes.
+LOCK = "20m"
+
+
+class Failure(Exception):
+    def __init__(self, what: str, why: str, next: str) -> None:
+        super().__init__(what)
+        self.body = {"what": what, "why": why, "next": next}
+
+
+def run(
+    what: str, argv: list[str], environment: dict[str, str] | None = None, codes: tuple[int, ...] = (0,)
+) -> str:
+    try:
+        done = subprocess.run(
+            argv,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=BOUND,
+        )
+    except FileNotFoundError:
+        raise Failure(what, f"the program {argv[0]} is missing", f"install {argv[0]}") from None
+    except subprocess.TimeoutExpired:
+        raise Failure(what, f"no end after {BOUND // 3600} h", "run it again: it goes on") from None
+    if done.returncode not in codes:
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        wrong = [line for line in lines if "ERROR" in line or "Fatal" in line] or lines
+        why = " / ".join(line.strip() for line in wrong[-3:])[:600] or f"it ended with {done.returncode}"
+        raise Failure(what, why, "see whether the key may delete, and the repository answers; run it again")
+    return done.stdout
+
+
+def private(folder: str, name: str, text: str) -> str:
+    path = os.path.join(folder, name)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    return path
+
+
+def joined(*parts: str) -> str:
+    return "/".join(part.strip("/") for part in parts if part.strip("/"))
+
+
+def ca(folder: str, repository: dict[str, Any]) -> str:
+    """The file with the repository's own CA, or ""."""
+    if repository.get("trusted_ca"):
+        path = os.path.join(folder, "ca.crt")
+        return path if os.path.exists(path) else private(folder, "ca.crt", repository["trusted_ca"])
+    return str(repository.get("ca_file") or "")
+
+
+# --- the database ---
+
+
+def pgbackrest_settings(folder: str, repository: dict[str, Any], keep_full: int) -> str:
+    lines = {
+        "repo1-cipher-type": "aes-256-cbc",
+        "repo1-cipher-pass": repository["database_cipher"],
+        "repo1-retention-full-type": "count",
+        "repo1-retention-full": str(keep_full),
+        "log-level-file": "off",
+        "log-level-console": "info",
+        "log-path": folder,
+        "lock-path": os.path.join(folder, "lock"),
+        "spool-path": os.path.join(folder, "spool"),
+    }
+    if repository["kind"] == "s3":
+        address = urlsplit(repository["endpoint"])
+        lines |= {
+            "repo1-type": "s3",
+            "repo1-path": "/" + joined(repository["prefix"], repository["database_key"]),
+            "repo1-s3-bucket": repository["bucket"],
+            "repo1-s3-endpoint": address.netloc,
+            "repo1-s3-region": repository["region"],
+            "repo1-s3-key": repository["key"],
+            "repo1-s3-key-secret": repository["secret"],
+            "repo1-s3-uri-style": "path",
+        }
+        if address.port:
+            lines |= {"repo1-s3-endpoint": str(address.hostname), "repo1-storage-port": str(address.port)}
+        if path := ca(folder, repository):
+            lines["repo1-storage-ca-file"] = path
+    else:
+        lines["repo1-path"] = "/" + joined(repository["path"], repository["database_key"])
+    text = "[global]\n" + "".join(f"{key}={value}\n" for key, value in lines.items()) + "\n[main]\n"
+    # It must be named, and is not looked at.
+    return private(folder, "pgbackrest.conf", text + "pg1-path=/nonexistent\n")
+
+
+def info(settings: str) -> dict[str, Any]:
+    out = run(
+        "reading which backups there are",
+        ["pgbackrest", f"--config={settings}", "--stanza=main", "--output=json", "info"],
+    )
+    found = json.loads(out or "[]")
+    return found[0] if found else {}
+
+
+def labels(stanza: dict[str, Any]) -> list[str]:
+    return [str(one["label"]) for one in stanza.get("backup", ())]
+
+
+def database(folder: str, request: dict[str, Any]) -> dict[str, Any]:
+    settings = pgbackrest_settings(folder, request["repository"], int(request["keep_full"]))
+    before = info(settings)
+    code = int((before.get("status") or {}).get("code", 99))
+    if not labels(before):
+        if code in (0, 1, 2):
+            return {"deleted": [], "kept": []}
+        why = str((before.get("status") or {}).get("message", "it says nothing"))
+        raise Failure(
+            "reading which backups there are", why, "see whether the repository answers: deploy doctor"
+        )
+    run(
+        "deleting old backups of the database",
+        ["pgbackrest", f"--config={settings}", "--stanza=main", "expire"],
+    )
+    after = labels(info(settings))
+    return {"deleted": [label for label in labels(before) if label not in after], "kept": after}
+
+
+# --- the files ---
+
+
+def files(folder: str, request: dict[str, Any]) -> dict[str, Any]:
+    repository = request["repository"]
+    if repository["kind"] == "s3":
+        place = joined(repository["bucket"], repository["prefix"], repository["files_key"])
+        where = f"s3:{repository['endpoint'].rstrip('/')}/{place}"
+    else:
+        where = "/" + joined(repository["path"], repository["files_key"])
+    password = private(folder, "restic.password", repository["files_password"])
+    environment = {
+        "RESTIC_REPOSITORY": where,
+        "RESTIC_PASSWORD_FILE": password,
+        "RESTIC_CACHE_DIR": os.path.join(folder, "cache"),
+        "AWS_ACCESS_KEY_ID": repository["key"],
+        "AWS_SECRET_ACCESS_KEY": repository["secret"],
+        "AWS_DEFAULT_REGION": repository["region"],
+    }
+    common = ["restic", "--retry-lock", LOCK]
+    if path := ca(folder, repository):
+        common += ["--cacert", path]
+    # 10: there is no repository yet.
+    listed = run("reading which snapshots there are", [*common, "snapshots", "--json"], environment, (0, 10))
+    if not listed.strip().startswith("["):
+        return {"deleted": 0, "kept": 0}
+    before = len(json.loads(listed))
+    if not before:
+        return {"deleted": 0, "kept": 0}
+    # By machine: what a machine that is gone left stays for as many days before its last one.
+    keep = [f"--keep-within={int(request['keep_files'])}d", "--group-by=host"]
+    run("deleting old snapshots of files", [*common, "forget", *keep, "--prune", "--quiet"], environment)
+    after = len(
+        json.loads(run("reading what is left", [*common, "snapshots", "--json"], environment) or "[]")
+    )
+    return {"deleted": before - after, "kept": after}
+
+
+def main() -> int:
+    request = json.loads(sys.stdin.readline())
+    folder = tempfile.mkdtemp(prefix="deploy-prune-")
+    try:
+        os.chmod(folder, 0o700)
+        work = {"database": database, "files": files}
+        print(json.dumps({part: work[part](folder, request) for part in request["parts"]}))
+        return 0
+    except Failure as error:
+        print(json.dumps({"error": error.body}))
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
