@@ -39,8 +39,7 @@ _NAMED_CONSEQUENCES = {
         "machines accept the old key until `deploy up` has been there; it is kept as ssh/deploy@previous",
     ),
     "app/admin_password": (
-        "an admin who exists keeps the password that it has in the app: change it there too; this value is used when "
-        "the first admin is made",
+        "`deploy up` gives it to the first admin, where the app's manifest can (matrix can); who is logged in stays so",
     ),
     "app/": ("the app restarts; sessions or signatures made with the old value may end",),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import paramiko
@@ -113,6 +114,31 @@ def test_what_is_rotated_arrives(scratch: Scratch) -> None:
 def test_each_kind_can_be_rotated(scratch: Scratch, name: str) -> None:
     scratch.operator.good("secrets", "rotate", name)
     scratch.mended()
+    nothing_to_do(scratch.operator)
+
+
+def logs_in(scratch: Scratch, password: str) -> bool:
+    body = {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": "admin"},
+        "password": password,
+    }
+    scratch.console(f"cat >/run/login.json <<'E'\n{json.dumps(body)}\nE")
+    status = scratch.console(
+        "curl -s -o /dev/null -w '%{http_code}' --data @/run/login.json"
+        " http://127.0.0.1:8008/_matrix/client/v3/login; rm /run/login.json"
+    )
+    assert status in ("200", "403"), status
+    return status == "200"
+
+
+def test_the_admin_gets_a_new_password(scratch: Scratch) -> None:
+    old = scratch.secrets()["app/admin_password"]
+    assert logs_in(scratch, old)
+    scratch.operator.good("secrets", "rotate", "app/admin_password")
+    summary = scratch.mended()
+    assert not [change for change in summary["changes"] if change["action"] == "restart"], summary["changes"]
+    assert logs_in(scratch, scratch.secrets()["app/admin_password"]) and not logs_in(scratch, old)
     nothing_to_do(scratch.operator)
 
 

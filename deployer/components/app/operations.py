@@ -84,8 +84,8 @@ def in_service(app: str) -> Generator[StringCommand, None, None]:
 
 
 @operation()
-def once(app: str, step: str, unit: str) -> Generator[StringCommand, None, None]:
-    """Run a step of the app that is done once, such as making the first admin."""
+def once(app: str, step: str, unit: str, password: str) -> Generator[StringCommand, None, None]:
+    """Make the app's first admin. password: a digest of it, so that the step runs again when it is another."""
     marks = f"/var/lib/deploy/app/{app}/once"
     yield script(
         f"started=$(date +%s)\n"

@@ -104,6 +104,17 @@ def test_steps(context: Make) -> None:
     assert made.steps[2].check == "test -e /var/lib/deploy/app/notes/once/admin"
 
 
+def test_another_admin_password_runs_the_admins_command_again(context: Make) -> None:
+    first = context()
+    names = ("app/key", "database/notes")
+    same = {name: first.secret(name) for name in names}
+    other = replace(first, secrets={**same, "app/admin_password": "another"})
+    before, after = spec(first).steps, spec(other).steps
+    assert before[:2] == after[:2]
+    assert before[2].args != after[2].args
+    assert "another" not in str(after[2].args)
+
+
 def test_nothing_but_contents_depends_on_the_machine(context: Make) -> None:
     small = context()
     large = replace(small, facts=replace(small.facts, memory=64 << 30, cores=32))
