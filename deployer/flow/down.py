@@ -54,7 +54,8 @@ def down(request: Request, sink: Sink) -> dict[str, Any]:
             journal = Journal(project.state_dir)
             provision.delete(session.provider, ours, journal, session.sink)
             if lasting:
-                _stop_services(session, lasting)
+                session.connected(session.connect(lasting, SSH), SSH)
+                stop_services(session, lasting)
             _leftovers(session, journal)
             if request.destroy_data:
                 destroyed = _destroy_data(session, journal)
@@ -128,9 +129,8 @@ def _destroy_data(session: Session, journal: Journal) -> list[str]:
     return names
 
 
-def _stop_services(session: Session, machines: Mapping[str, Machine]) -> None:
+def stop_services(session: Session, machines: Mapping[str, Machine]) -> None:
     """Last started first. What base runs (SSH, firewall, upgrades) goes on: it guards the operator's machine."""
-    session.connected(session.connect(machines, SSH), SSH)
     specs = session.specs(machines, {name: Facts() for name in machines})
     for name, listed in specs.items():
         units = [

@@ -236,9 +236,12 @@ def _announce(session: Session, changes: Sequence[Change]) -> None:
 
 def _apply(session: Session, view: View) -> None:
     work = {name: (view.wanted[name], view.found[name], view.of(name)) for name in view.machines}
-    failed = session.engine.ask("apply", bound=APPLY, phases=phases(work, registry.component_names()))[
-        "failed"
-    ]
+    carry_out(session, phases(work, registry.component_names()))
+
+
+def carry_out(session: Session, listed: Sequence[Mapping[str, Any]]) -> None:
+    """Have the engine work through phases. Raises DeployError for the first step that failed."""
+    failed = session.engine.ask("apply", bound=APPLY, phases=listed)["failed"]
     if failed:
         detail = "\n".join(part for part in (failed["detail"], failed.get("journal", "")) if part)
         raise DeployError(

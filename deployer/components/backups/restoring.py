@@ -1,0 +1,91 @@
+"""What a restore asks of the programs on a machine: requests to send, and the meaning of their answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from deployer.components.backups.actions import PROGRAMS
+from deployer.core.component import Data
+
+# The programs that restore, by what they restore.
+PARTS = {"database": "database.py", "files": "files.py"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The moment to come back to. time: ISO 8601, UTC, "" for the newest. point: the files' recovery point, "" for the
+    newest before the time."""
+
+    time: str = ""
+    point: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {"kind": "time", "time": self.time} if self.time else {"kind": "latest"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """state: "none" before it was ever asked for, "running", "done" or "failed". seconds: of each phase that ended.
+
+    recovered_to: the last moment of the database, or the point of the files. lacks: what is named but not there.
+    error: what, why and next of a failure.
+    """
+
+    state: str
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    recovered_to: str = ""
+    checks: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    error: Mapping[str, str] = field(default_factory=dict)
+
+
+def request(
+    id: str,
+    repository: Mapping[str, object],
+    target: Target,
+    data: Sequence[Data],
+    *,
+    hold_queues: bool,
+    amcheck: bool,
+) -> str:
+    """The request of one restore, for standard input: it holds keys. The same id again attaches to the same work."""
+    body = {
+        "id": id,
+        "repository": dict(repository),
+        "target": target.to_json(),
+        "point": target.point,
+        "data": [asdict(item) for item in data if item.kind != "postgres"],
+        "hold_queues": hold_queues,
+        "amcheck": amcheck,
+    }
+    return json.dumps(body)
+
+
+def start(part: str) -> str:
+    return f"python3 {PROGRAMS}/{PARTS[part]} restore"
+
+
+def status(part: str) -> str:
+    return f"python3 {PROGRAMS}/{PARTS[part]} restore-status"
+
+
+def progress(body: Mapping[str, Any]) -> Progress:
+    """The answer of `status`."""
+    error = body.get("error") or {}
+    return Progress(
+        state=str(body.get("state", "none")),
+        phase=str(body.get("phase") or ""),
+        done=int(body.get("done_bytes") or 0),
+        total=int(body.get("total_bytes") or 0),
+        seconds={str(key): float(value) for key, value in (body.get("seconds") or {}).items()},
+        recovered_to=str(body.get("recovered_to") or ""),
+        checks=tuple(map(str, body.get("checks") or ())),
+        lacks=tuple(map(str, body.get("lacks") or ())),
+        error={str(key): str(value) for key, value in error.items()} if isinstance(error, Mapping) else {},
+    )

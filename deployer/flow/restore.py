@@ -1,0 +1,415 @@
+"""`deploy restore`: the service from a repository, on machines of any provider.
+
+The order of things: machines and packages; the data beside where they belong, checked, and only then in their place;
+the new generation, which ends the right of any older copy to serve; the services, the names, the probes. Everything
+before the new generation leaves an old service as it is. Killed anywhere, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from deployer.components.backups import restoring, spec
+from deployer.components.backups.restoring import Progress, Target
+from deployer.core import generation
+from deployer.core.errors import DeployError, InputError
+from deployer.core.events import Event, Sink
+from deployer.core.model import Repository
+from deployer.flow import apply, registry, summary
+from deployer.flow import up as bringing
+from deployer.flow.leasing import Lease
+from deployer.flow.look import View, look
+from deployer.flow.request import Request
+from deployer.flow.session import SSH, SSH_NEW, Session
+
+if TYPE_CHECKING:
+    from deployer.state.restoring import Order
+
+# Seconds that bringing back the data may take: some terabytes over a slow line.
+LONGEST = 48 * 3600
+# Seconds between two looks at it, and for one look.
+EVERY, LOOK = 2.0, 60
+# Seconds without an answer from a machine after which the run ends; the work on the machine goes on.
+SILENT = 600
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the operator asked for. repository: a name, "" for the one with the newest data. time: ISO 8601; point: a
+    recovery point; both "" for the newest moment. old_is_dead: whoever is live now is said to be gone for good.
+    """
+
+    repository: str = ""
+    time: str = ""
+    point: str = ""
+    old_is_dead: bool = False
+
+
+@dataclass(frozen=True)
+class Restored:
+    """parts: by "MACHINE database" or "MACHINE files"."""
+
+    parts: Mapping[str, Progress]
+
+    @property
+    def recovered_to(self) -> str:
+        """The last moment that the database holds."""
+        return next((one.recovered_to for name, one in self.parts.items() if name.endswith("database")), "")
+
+
+def restore(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
+    """Bring the service back; the summary of the `up` that ends it, with a section "restore".
+
+    Raises InputError for a wish that cannot be, DeployError saying where it stopped; what exists is then as it was,
+    or the next run goes on from there.
+    """
+    from deployer.state.lock import lock
+
+    began, started = time.monotonic(), datetime.now(UTC)
+    with Session.open(request, sink, make_secrets=True) as session:
+        try:
+            _check_wish(session, wish)
+            with lock(session.project.state_dir, "restore") as held:
+                order = decide(session, wish, started)
+                run = bringing.make_machines(session, held, started, began)
+                return _restore(session, run, order, began)
+        except DeployError as error:
+            session.mask.error(error)
+            raise
+
+
+def _restore(session: Session, run: bringing.Run, order: Order, began: float) -> dict[str, Any]:
+    from deployer.flow import generations
+    from deployer.state import receipts
+    from deployer.state import restoring as state
+
+    times = {"machines": time.monotonic() - began}
+    project = session.project
+    if not order.claimed:
+        view = ready(session, run)
+        times["packages and files"] = time.monotonic() - began - sum(times.values())
+        restored = bring_back(session, view, order, hold_queues=not project.inventory.catch)
+        times["data"] = time.monotonic() - began - sum(times.values())
+        raised = generations.raise_generation(session)
+        order = replace(order, claimed=raised.number)
+        state.save(project.state_dir, order)
+    else:
+        session.connected(session.connect(run.machines, SSH), SSH)
+        restored = Restored(_ask_all(session, parts(session)))
+        session.sink(Event("notice", f"the data are in their place; generation {order.claimed} is this one"))
+    body = bringing.converge(session, run)
+    times["services"] = time.monotonic() - began - sum(times.values())
+    body["restore"] = _record(order, restored, times, time.monotonic() - began)
+    body["notes"] += _notes(body["restore"])
+    receipts.write(project.root, "restore", project.deployment, summary.receipt(body), run.started)
+    state.forget(project.state_dir)
+    return body
+
+
+def _check_wish(session: Session, wish: Wish) -> None:
+    if wish.time and wish.point:
+        raise InputError("restore", "--at and --point were both given", "give one of them")
+    if wish.time:
+        moment(wish.time)
+    names = [one.name for one in session.project.inventory.repositories]
+    if not names:
+        raise InputError(
+            f"restoring {session.project.deployment}",
+            f"inventories/{session.project.inventory.name}.yaml names no repositories",
+            "name the one that holds the backups there (docs/backups.md)",
+        )
+    if wish.repository and wish.repository not in names:
+        raise InputError(
+            f"restoring {session.project.deployment}",
+            f'the inventory has no repository "{wish.repository}"',
+            f"it has: {', '.join(names)}",
+        )
+
+
+def moment(text: str) -> str:
+    """A time as an operator writes it, as ISO 8601 in UTC. Raises InputError; without a zone it is UTC."""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            "reading --at", f'"{text}" is no time', "write it as 2026-11-24T20:45:00Z or '2026-11-24 20:45'"
+        ) from None
+    given = given if given.tzinfo else given.replace(tzinfo=UTC)
+    return given.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+# --- what shall be restored ---
+
+
+def decide(session: Session, wish: Wish, now: datetime) -> Order:
+    """The decisions of this restore: those of a run that was broken off, or new ones."""
+    from deployer.state import restoring as state
+
+    project = session.project
+    source = generation.current(session.secrets)
+    if before := state.load(project.state_dir):
+        asked = (wish.repository or before.repository, moment(wish.time) if wish.time else before.time)
+        if asked == (before.repository, before.time) and wish.point in ("", before.point):
+            session.sink(
+                Event("notice", f"going on with the restore that began {before.began}", data=vars(before))
+            )
+            return before
+        raise InputError(
+            f"restoring {project.deployment}",
+            f"one from {before.repository} that began {before.began} has not ended",
+            f"run it again without --from, --at and --point to end it, or remove {project.state_dir}/restore.json",
+        )
+    if source is None:
+        raise InputError(
+            f"restoring {project.deployment}",
+            "the secrets bundle knows of no generation: nothing of this stack was ever backed up from this folder",
+            "deploy adopt --from URL fetches the newest bundle from a repository",
+        )
+    _may_replace(session, source, wish)
+    # Recovery ends at the newest commit that is not after the moment; the files' point lies at or before it.
+    target = moment(wish.time) if wish.time else wish.point
+    order = state.Order(
+        state.new_id(),
+        wish.repository or newest(session, source),
+        source.number,
+        target,
+        wish.point,
+        now.isoformat(timespec="seconds"),
+    )
+    words = f"from {order.repository}, generation {source.number}, " + (order.time or "the newest moment")
+    session.sink(Event("notice", f"restore {words}", data=vars(order)))
+    state.save(project.state_dir, order)
+    return order
+
+
+def _may_replace(session: Session, live: generation.Generation, wish: Wish) -> None:
+    """Two must never serve. Raises InputError when it is not clear that the live one does not."""
+    own = str(session.project.deployment)
+    if live.deployment == own:
+        # Its own provider says whether its machines are there; they are stopped before their data are replaced.
+        if session.existing() and not session.request.confirm(
+            f"{own} is live. Stop it, and replace its data by the backup? (what is there is kept aside)"
+        ):
+            raise InputError("restore", "stopped before anything was changed", "run it again and say yes")
+        return
+    if not wish.old_is_dead:
+        raise InputError(
+            f"restoring {own}",
+            f"{live.deployment} is live (generation {live.number}), and may still take writes",
+            "while it answers: deploy migrate. When it is gone for good, or switched off by you: add --old-is-dead; "
+            "it then serves nothing any more, as soon as it sees a repository",
+        )
+    session.taking = frozenset({live.deployment})
+
+
+def newest(session: Session, source: generation.Generation) -> str:
+    """The repository that holds the newest WAL, of those that answer. Raises DeployError when none does."""
+    from deployer.flow.generations import look_for_newest
+
+    return look_for_newest(session, source)
+
+
+# --- the machines, without what serves ---
+
+
+def ready(session: Session, run: bringing.Run) -> View:
+    """Packages, users and files, and nothing that serves; services that run are stopped."""
+    machines, new = run.machines, bool(run.new)
+    timeout = SSH_NEW if new else SSH
+    with Lease(session, machines, run.held) as lease:
+        view = look(
+            session,
+            machines,
+            session.connect(machines, timeout),
+            timeout=timeout,
+            lease=lease.take(),
+            probes=False,
+        )
+        lease.renew_from_now_on()
+        stopping = {name: machine for name, machine in machines.items() if name not in run.new}
+        if stopping:
+            from deployer.flow.down import stop_services
+
+            stop_services(session, stopping)
+        work = {name: (view.wanted[name], view.found[name], view.of(name)) for name in machines}
+        bringing.carry_out(session, _before_services(work))
+        lease.release()
+    return view
+
+
+def _before_services(work: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The phases that start nothing. The app is not built: its release comes from the backup."""
+    listed = []
+    for phase in apply.phases(work, registry.component_names()):
+        if phase["name"].startswith("start "):
+            break
+        listed.append({key: value for key, value in phase.items() if key != "beside"})
+    return listed
+
+
+# --- the data ---
+
+
+def parts(session: Session) -> list[tuple[str, str]]:
+    """(machine, part) of all that a restore brings back."""
+    from deployer.flow import provision
+
+    roles = provision.roles(session.project)
+    names = [entry.name for entry in session.project.inventory.machines if entry.roles]
+    return [*((name, "database") for name in roles["database"][:1]), *((name, "files") for name in names)]
+
+
+def bring_back(
+    session: Session, view: View, order: Order, *, hold_queues: bool, amcheck: bool = False
+) -> Restored:
+    """Restore the data on all machines, side by side. Raises DeployError in the words of the part that failed."""
+    listed = parts(session)
+    repository = next(one for one in session.project.inventory.repositories if one.name == order.repository)
+    target = Target(order.time, order.point)
+    for machine, part in listed:
+        request = restoring.request(
+            order.id,
+            _described(session, repository, order.generation),
+            target,
+            [item for one in view.specs[machine] for item in one.data],
+            hold_queues=hold_queues,
+            amcheck=amcheck,
+        )
+        code, out, err = session.engine.run(machine, restoring.start(part), stdin=request, timeout=60)
+        if code:
+            from deployer.components.backups.actions import answer
+
+            answer(f"starting to restore the {part}", machine, code, out, err)
+    return Restored(_wait(session, listed))
+
+
+def _described(session: Session, repository: Repository, number: int) -> dict[str, object]:
+    return spec.repository(session.project.stack.name, repository, number, session.secrets)
+
+
+def _ask_all(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, Progress]:
+    return {f"{machine} {part}": _ask(session, machine, part) for machine, part in listed}
+
+
+def _ask(session: Session, machine: str, part: str) -> Progress:
+    from deployer.components.backups.actions import answer
+
+    code, out, err = session.engine.run(machine, restoring.status(part), timeout=LOOK)
+    return restoring.progress(answer(f"asking how far the {part} is", machine, code, out, err))
+
+
+def _wait(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, Progress]:
+    """Follow the work until all of it has ended, telling each phase."""
+    ended: dict[str, Progress] = {}
+    told: dict[str, str] = {}
+    began = heard = time.monotonic()
+    while len(ended) < len(listed):
+        for machine, part in listed:
+            name = f"{machine} {part}"
+            if name in ended:
+                continue
+            try:
+                progress = _ask(session, machine, part)
+                heard = time.monotonic()
+            except DeployError:
+                if time.monotonic() - heard > SILENT:
+                    raise
+                continue
+            if progress.state == "failed":
+                raise _failure(machine, part, progress)
+            if progress.state == "done":
+                ended[name] = progress
+            words = _words(part, progress)
+            if told.get(name) != words:
+                told[name] = words
+                status = "ok" if progress.state == "done" else "start"
+                session.sink(Event("step", words, machine=machine, status=status, data=_data(progress)))
+        if time.monotonic() - began > LONGEST:
+            raise DeployError(
+                "bringing back the data",
+                f"it has not ended after {LONGEST // 3600} h; the machine goes on",
+                "run the same command again to follow it",
+            )
+        if len(ended) < len(listed):
+            time.sleep(EVERY)
+    return ended
+
+
+def _words(part: str, progress: Progress) -> str:
+    if progress.state == "done":
+        reached = f", as of {progress.recovered_to}" if progress.recovered_to else ""
+        return f"{part} restored{reached}"
+    share = (
+        f", {100 * progress.done // progress.total} % of {_size(progress.total)}" if progress.total else ""
+    )
+    return f"{part}: {progress.phase or 'beginning'}{share}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def _data(progress: Progress) -> dict[str, Any]:
+    return {"phase": progress.phase, "done": progress.done, "total": progress.total}
+
+
+def _failure(machine: str, part: str, progress: Progress) -> DeployError:
+    error = progress.error
+    return DeployError(
+        error.get("what") or f"restoring the {part}",
+        error.get("why") or "it failed, and did not say why",
+        error.get("next") or "run the same command again; what was there before is untouched",
+        machine=machine,
+        detail=error.get("detail", ""),
+    )
+
+
+# --- the record ---
+
+
+def _record(order: Order, restored: Restored, times: Mapping[str, float], total: float) -> dict[str, Any]:
+    moved = sum(one.total for one in restored.parts.values())
+    reached = restored.recovered_to
+    record: dict[str, Any] = {
+        "repository": order.repository,
+        "from_generation": order.generation,
+        "generation": order.claimed,
+        "asked_for": order.time or "newest",
+        "recovered_to": reached,
+        "point": next(
+            (one.recovered_to for name, one in restored.parts.items() if name.endswith("files")), ""
+        ),
+        "seconds": {name: round(value, 1) for name, value in times.items()},
+        "parts": {
+            name: {"seconds": dict(one.seconds), "bytes": one.total, "checks": list(one.checks)}
+            for name, one in restored.parts.items()
+        },
+        "lacks": [text for one in restored.parts.values() for text in one.lacks],
+        "bytes": moved,
+        "total_seconds": round(total, 1),
+    }
+    if times.get("data"):
+        record["mb_per_second"] = round(moved / 1e6 / times["data"], 1)
+    if reached and not order.time:
+        # How much was lost, as seen when the restore began.
+        age = datetime.fromisoformat(order.began) - datetime.fromisoformat(reached.replace("Z", "+00:00"))
+        record["recovery_point_seconds"] = round(age.total_seconds(), 1)
+    return record
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    notes = [f"the database is as of {record['recovered_to'] or 'an unknown moment'}"]
+    if record["lacks"]:
+        notes.append(
+            f"{len(record['lacks'])} file(s) that the database names are not in the backup; see the receipt"
+        )
+    notes.append("mail and SMS that waited are held: deploy queue status, deploy queue release")
+    return notes
