@@ -25,6 +25,8 @@ STACK = {
     4: ("[app]", "[database]", "[mail]", "[sms]"),
 }
 BARE = (1, 2, 4, 16)
+# Runs in which all machines must have come up.
+PATIENCE = 4
 # The aim of the design: four machines against one.
 AIM = {4: 1.5}
 
@@ -90,9 +92,10 @@ def _fleet(
     text = f"provider: local\nmachines:\n{entries}" + local_section(world, installed)
     near = operator(folder, name, "local", text)
     try:
-        # On a busy computer one of many machines may boot too slowly for the first run; the next goes on from there.
-        if near.run("up", "--yes").code:
-            near.good("up", "--yes")
+        # On a busy computer one of many machines may boot too slowly for a run; the next goes on from there.
+        for _ in range(PATIENCE):
+            if near.run("up", "--yes").code == 0:
+                break
         result = near.good("up", "--yes").result
         settings = parse(world.options)
         yield Fleet(near, result["machines"], [_group(one["name"], settings) for one in result["machines"]])
