@@ -61,6 +61,47 @@ def _entered(result: Mapping[str, Any]) -> None:
         _lines(output.table(rows))
 
 
+def restored(result: Mapping[str, Any], chosen: Settings) -> None:
+    """What `up` says, and what came back."""
+    if _json(result, chosen):
+        return
+    record = result.get("restore") or {}
+    up({**result, "changes": ()}, chosen)
+    _heading("Restored")
+    rows = [
+        ["from", f"{record.get('repository')}, generation {record.get('from_generation')}"],
+        ["database as of", str(record.get("recovered_to") or "unknown")],
+        ["files as of", str(record.get("point") or "unknown")],
+        ["now generation", str(record.get("generation"))],
+        *([name, output.clock(float(took))] for name, took in (record.get("seconds") or {}).items()),
+        ["in all", output.clock(float(record.get("total_seconds") or 0))],
+    ]
+    if "recovery_point_seconds" in record:
+        rows.insert(3, ["lost at most", f"{record['recovery_point_seconds']:g} s before the restore began"])
+    if record.get("mb_per_second"):
+        rows.append(["data", f"{record['mb_per_second']:g} MB/s"])
+    _lines(output.table(rows))
+    _lines([f"missing: {text}" for text in (record.get("lacks") or ())[:FEW]])
+
+
+def drilled(result: Mapping[str, Any], chosen: Settings) -> None:
+    """A line for each repository, with why it failed."""
+    if _json(result, chosen):
+        return
+    rows = [
+        [
+            one["repository"],
+            "proven" if one["ok"] else "FAILED",
+            one.get("recovered_to") or "",
+            output.clock(float(one.get("total_seconds") or 0)),
+            one.get("why") or ", ".join(one.get("checks") or ()),
+        ]
+        for one in result["drills"]
+    ]
+    _heading("Drills")
+    _lines(output.table(rows))
+
+
 def status(result: Mapping[str, Any], chosen: Settings) -> None:
     """Every machine, probe and disk, then the verdict."""
     if _json(result, chosen):

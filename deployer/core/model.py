@@ -227,6 +227,8 @@ class Inventory:
     doctor: DoctorPolicy = DoctorPolicy()
     # Where backups go; () makes none.
     repositories: tuple[Repository, ...] = ()
+    # A copy that is looked at and thrown away: it is never live, and nothing guards it.
+    drill: bool = False
 
 
 # --- the app's manifest (templates/apps/APP/app.yaml) ---

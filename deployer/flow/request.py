@@ -18,6 +18,7 @@ class Request:
     confirm: asked with a question before something is changed; False stops.
     allow_destroy: names of machines that `up` may delete when the inventory does not name them any more.
     destroy_data: the stack's name, to have `down` delete the volumes with its data.
+    as_name: the deployment's name instead of the inventory's, for one beside another.
     details: `plan` fetches changed files and shows what differs in them."""
 
     root: Path
@@ -30,6 +31,7 @@ class Request:
     allow_destroy: tuple[str, ...] = ()
     destroy_data: str = ""
     details: bool = False
+    as_name: str = ""
     verbose: bool = False
     # Show the engine's own warnings.
     debug: bool = False

@@ -101,7 +101,7 @@ def _restore(session: Session, run: bringing.Run, order: Order, began: float) ->
         session.connected(session.connect(run.machines, SSH), SSH)
         restored = Restored(_ask_all(session, parts(session)))
         session.sink(Event("notice", f"the data are in their place; generation {order.claimed} is this one"))
-    body = bringing.converge(session, run)
+    body = bringing.converge(session, replace(run, record=False))
     times["services"] = time.monotonic() - began - sum(times.values())
     body["restore"] = _record(order, restored, times, time.monotonic() - began)
     body["notes"] += _notes(body["restore"])

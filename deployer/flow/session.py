@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from deployer.core.events import Event, Sink
 from deployer.core.machine import Facts, Machine, MachineSpec
 from deployer.core.model import Project
 from deployer.core.provider import Provider
-from deployer.flow import provision, registry
+from deployer.flow import generations, provision, registry
 from deployer.flow.client import Engine
 from deployer.flow.masking import Mask
 from deployer.flow.request import Request
@@ -39,6 +40,8 @@ class Session:
     mask: Mask
     # A restore takes the names of the deployment whose place it takes, before it is live itself.
     taking: frozenset[str] = frozenset()
+    # This run has asked the repositories who is live.
+    asked_claims: bool = False
 
     @property
     def takes(self) -> frozenset[str]:
@@ -51,12 +54,20 @@ class Session:
 
     @classmethod
     def open(
-        cls, request: Request, sink: Sink, *, make_secrets: bool, draft: bool = False, vendors: bool = True
+        cls,
+        request: Request,
+        sink: Sink,
+        *,
+        make_secrets: bool,
+        draft: bool = False,
+        vendors: bool = True,
+        change: Callable[[Project], Project] | None = None,
     ) -> Session:
         """Start the engine, then read the project while it imports.
 
         make_secrets: make what the bundle lacks; draft: make it in memory only; without either there must be a bundle.
         vendors: False for verbs that need no vendor's password, so that an unset variable does not stop them.
+        change: what to make of the project that was read, for a copy of it under another name.
         Raises InputError.
         """
         from deployer.project import load
@@ -73,7 +84,11 @@ class Session:
                 options=registry.provider_options,
                 expand=vendors,
             )
+            if change or request.as_name:
+                project = change(project) if change else renamed(project, request.as_name)
             secrets, notices = open_bundle(project, request, make=make_secrets, draft=draft)
+            if not make_secrets:
+                secrets = generations.completed(project, secrets, draft=draft)
             mask.learn(secrets.values(), project)
             for notice in notices:
                 masked(Event("notice", notice))
@@ -195,6 +210,19 @@ class Session:
 
     def wanted(self, specs: Mapping[str, list[ComponentSpec]]) -> dict[str, Wanted]:
         return {name: build(name, specs[name], self.project.root) for name in specs}
+
+
+def renamed(project: Project, name: str) -> Project:
+    """The same stack at the same inventory as a deployment of another name, beside one that is there: stack@name.
+    Machines that the inventory does not name by itself get the name too. Raises InputError."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        raise InputError("reading --as", f'"{name}" is no name', "use small letters, digits and hyphens")
+    stack = project.stack.name
+    machines = tuple(
+        replace(entry, name=f"{stack}-{name}-{entry.name.removeprefix(stack + '-')}")
+        for entry in project.inventory.machines
+    )
+    return replace(project, inventory=replace(project.inventory, name=name, machines=machines))
 
 
 def unreachable(name: str, failure: Mapping[str, str], timeout: float) -> UnreachableError:

@@ -13,7 +13,7 @@ from deployer.core.errors import DeployError, InputError, UnreachableError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Machine, MachineSpec
 from deployer.core.plan import Change, Plan
-from deployer.flow import mending, names, places, provision, registry, reverse, sizes, summary
+from deployer.flow import generations, mending, names, places, provision, registry, reverse, sizes, summary
 from deployer.flow.apply import phases
 from deployer.flow.leasing import Lease
 from deployer.flow.look import ProbeResult, View, look, outside, results
@@ -48,7 +48,10 @@ def _up(session: Session, started: datetime, began: float) -> dict[str, Any]:
     from deployer.state.lock import lock
 
     with lock(session.project.state_dir, "up") as held:
-        return converge(session, make_machines(session, held, started, began))
+        standing = generations.check(session)
+        run = make_machines(session, held, started, began)
+        generations.claim(session, standing)
+        return converge(session, run)
 
 
 def make_machines(session: Session, held: Any, started: datetime, began: float) -> Run:
@@ -86,6 +89,8 @@ class Run:
     held: Any
     started: datetime
     began: float
+    # Whether a receipt of an `up` is written: not where the verb writes one of its own.
+    record: bool = True
 
 
 def _destroyed(
@@ -156,6 +161,7 @@ def converge(session: Session, run: Run) -> dict[str, Any]:
         changes = [*drift.changes, *named.changes, *reversed.changes, *view.changes]
         todo = changes[len(drift.changes) :] if mended else changes
         if todo:
+            generations.confirm_newest(session)
             _announce(session, todo)
             _confirm(session, f"{len(todo)} change(s). Go on?")
         if drift.changes and not mended:
@@ -183,7 +189,7 @@ def converge(session: Session, run: Run) -> dict[str, Any]:
     if run.destroy and not _red(probes):
         provision.delete(session.provider, run.destroy, run.journal, session.sink)
         body["deleted"] = list(run.destroy)
-    if changes or new or run.destroy:
+    if run.record and (changes or new or run.destroy):
         from deployer.state import receipts
 
         deployment = session.project.deployment

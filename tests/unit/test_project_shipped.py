@@ -85,7 +85,7 @@ PAIRS: list[tuple[type[BaseModel], Any, set[str]]] = [
     (schema.BackupSection, model.BackupPolicy, set()),
     (schema.RepositorySection, model.Repository, set()),
     (schema.MachineSection, model.MachineEntry, {"options"}),
-    (schema.InventoryFile, model.Inventory, {"options", "name"}),
+    (schema.InventoryFile, model.Inventory, {"options", "name", "drill"}),
 ]
 
 
