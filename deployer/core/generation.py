@@ -44,6 +44,11 @@ class Generation:
         """Name of the entry in the secrets bundle."""
         return f"backups/generation/{self.label}"
 
+    @property
+    def released(self) -> str:
+        """Name of the entry that `down` makes: its deployment was taken down, and another may follow."""
+        return f"backups/released/{self.label}"
+
     def to_json(self) -> str:
         body = {"generation": self.number, "deployment": self.deployment, "at": self.at, "by": self.by}
         return json.dumps(body, sort_keys=True)

@@ -11,7 +11,7 @@ from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Facts, Machine
 from deployer.core.provider import Keeping, Listing, Resource
-from deployer.flow import names, provision
+from deployer.flow import generations, names, provision
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
 
@@ -59,6 +59,7 @@ def down(request: Request, sink: Sink) -> dict[str, Any]:
             _leftovers(session, journal)
             if request.destroy_data:
                 destroyed = _destroy_data(session, journal)
+            generations.release(session)
             kept = [one for one in _resources(session) if one.data]
         # A cache of what no longer exists.
         shutil.rmtree(project.state_dir, ignore_errors=True)

@@ -21,7 +21,7 @@ class Mask:
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, secrets: Iterable[str], project: Project) -> None:
-        """secrets: values of the bundle. The passwords of smarthosts, carriers and DNS vendors are added."""
+        """secrets: values of the bundle. The passwords of smarthosts, carriers, DNS vendors and repositories are added."""
         from deployer.project.zones import secret
 
         inventory = project.inventory
@@ -30,6 +30,9 @@ class Mask:
         ]
         passwords += [
             str(value) for service in inventory.dns for key, value in service.options.items() if secret(key)
+        ]
+        passwords += [
+            value for one in inventory.repositories for value in (one.secret, one.prune_secret) if value
         ]
         for value in (*secrets, *passwords):
             # Of keys, each line is a secret of its own (a log shows lines).
