@@ -221,8 +221,8 @@ def _rehearse(
             checks = [text for one in restored.parts.values() for text in one.checks]
             checks.append(f"{len(body['probes'])} probes green")
             if session.project.app.drill:
-                _exercise(session, run.machines)
-                checks.append("a person signed up")
+                said = _exercise(session, run.machines)
+                checks.append(said)
             lap("exercise")
             _complete(restored)
             good = True
@@ -248,13 +248,13 @@ def _close(session: Session, machines: Mapping[str, Machine]) -> None:
             raise DeployError("closing the machine's ways out", (err or out).strip()[-500:], machine=name)
 
 
-def _exercise(session: Session, machines: Mapping[str, Machine]) -> None:
-    """The app's own test: a person who uses the service. Raises DeployError with its last lines."""
+def _exercise(session: Session, machines: Mapping[str, Machine]) -> str:
+    """The app's own test: a person who uses the service; its last line. Raises DeployError with its last lines."""
     app = session.project.app
     name = next(iter(machines))
     script = find_template(f"apps/{app.name}/{app.drill}", session.project.root).read_text(encoding="utf-8")
-    words = f"set -- {session.project.stack.domain}\n{script}"
-    code, out, err = session.engine.run(name, "bash -s", stdin=words, timeout=EXERCISE)
+    domain = session.project.stack.domain
+    code, out, err = session.engine.run(name, f"python3 - {domain}", stdin=script, timeout=EXERCISE)
     if code:
         lines = (out + err).strip().splitlines()
         raise DeployError(
@@ -264,6 +264,7 @@ def _exercise(session: Session, machines: Mapping[str, Machine]) -> None:
             machine=name,
             detail=session.mask.text("\n".join(lines[-12:-1])),
         )
+    return out.strip().splitlines()[-1] if out.strip() else "used as a person would"
 
 
 def _complete(restored: Restored) -> None:
