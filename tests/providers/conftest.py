@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from deployer.core.machine import Deployment
 from providers import local
+from tests.rig.world import World, why_not
 
 DEPLOYMENT = Deployment("trial", "contract")
 
@@ -32,3 +35,19 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
     for machine in provider.list_machines(DEPLOYMENT):
         provider.delete_machine(machine)
     assert not Path("/sys/class/net/dprov0").exists(), "the tests left their bridge"
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A bridge for a vendor's machines; no services are needed on it."""
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="deploy-vendor-", dir="/var/tmp"))
+    made = World(folder)
+    try:
+        made.provider.check()
+        made.provider.prepare()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -20,7 +20,7 @@ import pytest
 
 from deployer.core.errors import CredentialError, DeployError, QuotaError
 from deployer.core.machine import Deployment, Machine, MachineSpec
-from deployer.core.provider import Concurrent, Listing, Provider
+from deployer.core.provider import Concurrent, Keeping, Listing, Provider
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,32 @@ def shell(machine: Machine, script: str, timeout: float = 30) -> tuple[int, str]
         return output.channel.recv_exit_status(), text
     finally:
         client.close()
+
+
+def data_outlives_the_machine(
+    provider: Provider,
+    deployment: Deployment,
+    spec: MachineSpec,
+    beside: Callable[[Machine], None] = lambda machine: None,
+) -> list[str]:
+    """What lies on the data volume is there again after the machine was deleted and made anew, and the first boot was
+    without fault. beside: more to look at while the first machine is there. Gives what delete_data says at the end."""
+    assert isinstance(provider, Keeping)
+    first = provider.create_machine(deployment, spec)
+    assert shell(first, "mountpoint /srv/data && echo kept >/srv/data/note; sync")[0] == 0
+    addresses = {
+        one.partition("/")[0] for one in shell(first, "ip -br address show host0")[1].split() if "/" in one
+    }
+    assert {first.private_address, first.address6} <= addresses
+    beside(first)
+    provider.delete_machine(first)
+    second = provider.create_machine(deployment, spec)
+    assert second.id != first.id and second.volume
+    assert shell(second, "cat /srv/data/note") == (0, "kept\n")
+    # What cloud-init itself says of the boot: no error, nor a key that it did not know.
+    assert shell(second, "cloud-init status --wait --long; cloud-init schema --system 2>&1 || true")[0] == 0
+    provider.delete_machine(second)
+    return list(provider.delete_data(deployment))
 
 
 def _bytes(blob: str) -> bytes:

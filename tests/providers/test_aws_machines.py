@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,28 +13,12 @@ from deployer.core.machine import Deployment, Machine, MachineSpec
 from providers import aws
 from providers.aws import AwsProvider
 from tests.providers.aws import NOTHING, counted, shared_clients
-from tests.providers.contract import HOST, LOGIN, ProviderContract, shell
+from tests.providers.contract import HOST, LOGIN, ProviderContract, data_outlives_the_machine, shell
 from tests.rig import cloudimage
 from tests.rig.aws.fake import CREDENTIALS, FakeAws
 from tests.rig.hetzner.faults import AFTER
 from tests.rig.hetzner.machines import RealMachines
-from tests.rig.world import World, why_not
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    """A bridge; no services are needed on it."""
-    if reason := why_not():
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="deploy-aws-", dir="/var/tmp"))
-    made = World(folder)
-    try:
-        made.provider.check()
-        made.provider.prepare()
-        yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+from tests.rig.world import World
 
 
 @pytest.fixture(scope="module")
@@ -110,27 +91,17 @@ def test_data_on_the_volume_outlives_the_machine(fake: FakeAws) -> None:
         host_key=HOST.private,
         host_key_public=HOST.public,
     )
-    first = provider.create_machine(deployment, spec)
-    assert shell(first, "mountpoint /srv/data && echo kept >/srv/data/note; sync")[0] == 0
-    addresses = shell(first, "ip -br address show host0")[1]
-    assert {first.address, first.private_address, first.address6} <= {
-        one.partition("/")[0] for one in addresses.split()
-    }
-    other = provider.create_machine(deployment, replace(spec, name="trial-app-1", volume=0))
-    # The deployment's own network, and the way out by the public address, which others see.
-    ways = f"ip route get {other.private_address}; ip route get 192.0.2.1"
-    assert shell(first, ways)[1].count("src ") == 2
-    assert f"src {first.private_address}" in shell(first, ways)[1].splitlines()[0]
-    assert f"src {first.address}" in shell(first, ways)[1]
-    reached = f"timeout 20 sh -c 'until timeout 2 bash -c \"</dev/tcp/{other.private_address}/22\"; do sleep 1; done'"
-    assert shell(first, reached)[0] == 0
-    provider.delete_machine(other)
-    provider.delete_machine(first)
-    second = provider.create_machine(deployment, spec)
-    assert second.id != first.id and second.volume
-    assert shell(second, "cat /srv/data/note") == (0, "kept\n")
-    # What cloud-init itself says of the boot: no error, nor a key that it did not know.
-    assert shell(second, "cloud-init status --wait --long; cloud-init schema --system 2>&1 || true")[0] == 0
-    provider.delete_machine(second)
-    assert len(provider.delete_data(deployment)) == 1
+
+    def network(first: Machine) -> None:
+        other = provider.create_machine(deployment, replace(spec, name="trial-app-1", volume=0))
+        # The deployment's own network, and the way out by the public address, which the machine has itself.
+        ways = f"ip route get {other.private_address}; ip route get 192.0.2.1"
+        assert shell(first, ways)[1].count("src ") == 2
+        assert f"src {first.private_address}" in shell(first, ways)[1].splitlines()[0]
+        assert f"src {first.address}" in shell(first, ways)[1]
+        reached = f"timeout 20 sh -c 'until timeout 2 bash -c \"</dev/tcp/{other.private_address}/22\"; do sleep 1; done'"
+        assert shell(first, reached)[0] == 0
+        provider.delete_machine(other)
+
+    assert len(data_outlives_the_machine(provider, deployment, spec, network)) == 1
     assert counted(fake) == NOTHING

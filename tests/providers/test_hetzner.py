@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -14,28 +11,12 @@ from deployer.core.errors import CredentialError, DeployError, QuotaError
 from deployer.core.machine import Deployment, Machine, MachineSpec, Size
 from providers import hetzner
 from providers.hetzner import HetznerProvider, api
-from tests.providers.contract import HOST, LOGIN, ProviderContract, shell
+from tests.providers.contract import HOST, LOGIN, ProviderContract, data_outlives_the_machine
 from tests.rig import cloudimage
 from tests.rig.hetzner import FakeHetzner
 from tests.rig.hetzner.faults import AFTER
 from tests.rig.hetzner.machines import RealMachines
-from tests.rig.world import World, why_not
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    """A bridge; no services are needed on it."""
-    if reason := why_not():
-        pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="deploy-hetzner-", dir="/var/tmp"))
-    made = World(folder)
-    try:
-        made.provider.check()
-        made.provider.prepare()
-        yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+from tests.rig.world import World
 
 
 @pytest.fixture(scope="module")
@@ -102,17 +83,5 @@ def test_data_on_the_volume_outlives_the_machine(fake: FakeHetzner) -> None:
         host_key=HOST.private,
         host_key_public=HOST.public,
     )
-    first = provider.create_machine(deployment, spec)
-    assert shell(first, "mountpoint /srv/data && echo kept >/srv/data/note; sync")[0] == 0
-    addresses = shell(first, "ip -br address show host0")[1]
-    assert first.private_address in addresses
-    assert first.address6 in addresses
-    provider.delete_machine(first)
-    second = provider.create_machine(deployment, spec)
-    assert second.id != first.id
-    assert shell(second, "cat /srv/data/note") == (0, "kept\n")
-    # What cloud-init itself says of the boot: no error, nor a key that it did not know.
-    assert shell(second, "cloud-init status --wait --long; cloud-init schema --system 2>&1 || true")[0] == 0
-    provider.delete_machine(second)
-    assert list(provider.delete_data(deployment)) == ["trial-database-1-data"]
+    assert data_outlives_the_machine(provider, deployment, spec) == ["trial-database-1-data"]
     assert fake.labelled() == []
