@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from deployer.components.database import scram
 from deployer.components.database.sizing import MAX_CONNECTIONS, size
+from deployer.core import generation
 from deployer.core.component import (
     ComponentSpec,
     Context,
@@ -126,6 +127,12 @@ def _files(ctx: Context, remote: Mapping[str, Sequence[Machine]]) -> tuple[File,
         ),
         File(f"{FOLDER}/conf.d/10-deploy.conf", "database/postgresql.conf.j2", settings),
         File(
+            f"{FOLDER}/conf.d/20-archive.conf",
+            "database/archive.conf.j2",
+            {"archiving": _archiving(ctx)},
+            on_change="reload",
+        ),
+        File(
             "/etc/deploy/postgresql/pg_hba.conf",
             "database/pg_hba.conf.j2",
             {"rules": hba(remote)},
@@ -136,10 +143,22 @@ def _files(ctx: Context, remote: Mapping[str, Sequence[Machine]]) -> tuple[File,
         File(
             "/etc/systemd/system/postgresql@17-main.service.d/deploy.conf",
             "database/unit.conf.j2",
-            {"away": away},
+            {"away": away, "paths": _paths(ctx)},
         ),
         File("/etc/deploy/pki/leaves.d/postgresql.json", content=json.dumps(leaf), on_change="none"),
     )
+
+
+def _archiving(ctx: Context) -> bool:
+    """Whether this deployment is live and has somewhere to put its WAL."""
+    live = generation.held(ctx.secrets, str(ctx.project.deployment))
+    return live is not None and bool(ctx.project.inventory.repositories)
+
+
+def _paths(ctx: Context) -> list[str]:
+    """Folders besides its own that the server writes to: repositories that are folders."""
+    repositories = ctx.project.inventory.repositories if _archiving(ctx) else ()
+    return [one.path for one in repositories if one.kind == "path"]
 
 
 def hba(remote: Mapping[str, Sequence[Machine]]) -> list[dict[str, str]]:

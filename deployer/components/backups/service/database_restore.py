@@ -1,0 +1,439 @@
+"""Restores the database from a repository, beside what is there, and swaps it in when it was checked.
+
+    database_restore.py work      what the transient unit deploy-restore-database runs; the request lies in REQUEST
+
+Request: {"id", "repository": {...}, "target": {"kind": "latest"} | {"kind": "time", "time"}, "amcheck"}.
+The cluster 17/main must be stopped; it is renamed to 17/main.before-ID at the very end. Whatever happens before leaves
+it untouched. Killed anywhere, the same request does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import database_server
+import pgbackrest
+from pgbackrest import Failed, iso, parse
+
+FOLDER = Path("/run/deploy-restore")
+REQUEST = FOLDER / "database.json"
+# Readable by postgres, gone after a reboot.
+PRIVATE = FOLDER / "database"
+STATE = pgbackrest.STATE / "restore-database.json"
+UNIT = "deploy-restore-database.service"
+PLACE = pgbackrest.CLUSTER.parent
+RESTORED = PLACE / "restored"
+# Seconds.
+COPY_BOUND = 24 * 3600
+# Bytes that must be left over besides the data: WAL in replay, and room to work.
+MARGIN = 1 << 30
+
+
+# --- from outside ---
+
+
+def start(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Begin, or go on with, the restore of this request; returns its state at once."""
+    for key in ("id", "repository", "target"):
+        if not request.get(key):
+            raise Failed(
+                "starting the restore of the database", f"the request lacks {key}", "a mistake of ours"
+            )
+    now = status()
+    if now.get("id") == request["id"] and now["state"] in ("done", "running"):
+        return now
+    if now["state"] == "running":
+        raise Failed(
+            "starting the restore of the database",
+            f"the restore {now['id']} is under way here",
+            "wait for its end: database.py restore-status",
+        )
+    FOLDER.mkdir(mode=0o711, exist_ok=True)
+    pgbackrest.write(REQUEST, json.dumps(request), 0o600)
+    keep = now if now.get("id") == request["id"] else {}
+    save(
+        {**empty(request["id"]), "seconds": keep.get("seconds", {}), "swapping": keep.get("swapping", False)}
+    )
+    subprocess.run(["systemctl", "reset-failed", UNIT], stderr=subprocess.DEVNULL, timeout=30, check=False)
+    done = subprocess.run(
+        ["systemd-run", f"--unit={UNIT}", "--collect", "--quiet", "--property=KillMode=control-group",
+         "--property=TimeoutStopSec=20", sys.executable, os.path.abspath(__file__), "work"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise Failed("starting the restore of the database", done.stderr.strip(), "see `systemctl status`")
+    return status()
+
+
+def empty(name: str) -> dict[str, Any]:
+    return {
+        "id": name, "state": "running", "phase": "look", "done_bytes": 0, "total_bytes": 0, "seconds": {},
+        "recovered_to": "", "backup": "", "checks": [], "error": None,
+    }  # fmt: skip
+
+
+def save(state: Mapping[str, Any]) -> None:
+    STATE.parent.mkdir(parents=True, exist_ok=True)
+    pgbackrest.write(STATE, json.dumps(state, indent=1) + "\n", 0o600)
+
+
+def status() -> dict[str, Any]:
+    """The state of the last restore; {"state": "none"} when there was none."""
+    try:
+        found: dict[str, Any] = json.loads(STATE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {"state": "none"}
+    if found["state"] == "running" and not _active():
+        # It may have ended between the two looks.
+        found = json.loads(STATE.read_text(encoding="utf-8"))
+        if found["state"] == "running":
+            found["state"] = "failed"
+            found["error"] = {
+                "what": f"restoring the database ({found['phase']})",
+                "why": "it was stopped: killed, or the machine was started anew",
+                "next": "run the same restore again; the former database is untouched",
+            }
+    return found
+
+
+def _active() -> bool:
+    done = subprocess.run(
+        ["systemctl", "show", "--property=ActiveState", "--value", UNIT],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    return done.stdout.strip() in ("active", "activating", "deactivating")
+
+
+# --- the work ---
+
+
+class Work:
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.request = request
+        self.target = dict(request["target"])
+        self.wanted = parse(self.target["time"]) if self.target["kind"] == "time" else None
+        self.state = json.loads(STATE.read_text(encoding="utf-8"))
+        self.conf = PRIVATE / "pgbackrest.conf"
+        self.repository = request["repository"]["name"]
+
+    def run(self) -> None:
+        if self.state.get("swapping"):
+            # Everything was checked; only the renaming may be missing.
+            self.swap()
+        else:
+            with self.phase("look"):
+                backup = self.look()
+            with self.phase("copy"):
+                self.copy(backup)
+            server = database_server.Server(RESTORED, PRIVATE)
+            with self.phase("replay"):
+                self.replay(server)
+            with self.phase("check"):
+                try:
+                    self.check(server)
+                finally:
+                    server.stop()
+                database_server.settle(RESTORED)
+            with self.phase("swap"):
+                self.stopped()
+                self.note(swapping=True)
+                self.swap()
+        shutil.rmtree(PRIVATE, ignore_errors=True)
+        self.note(state="done", phase="done", swapping=False, error=None)
+
+    def note(self, **values: Any) -> None:
+        self.state.update(values)
+        save(self.state)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self.note(phase=name)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.state["seconds"][name] = round(time.monotonic() - began, 1)
+
+    # --- look ---
+
+    def look(self) -> Mapping[str, Any]:
+        """Everything that can be known before the first byte is copied. Returns the backup to begin with."""
+        self.stopped()
+        shutil.rmtree(PRIVATE, ignore_errors=True)
+        user = pwd.getpwnam("postgres")
+        pgbackrest.folder(FOLDER, 0o711, 0, 0)
+        pgbackrest.folder(PRIVATE, 0o700, user.pw_uid, user.pw_gid)
+        text = pgbackrest.configuration(self.request["repository"], PRIVATE / "work", RESTORED)
+        # Nothing is ever archived from here.
+        pgbackrest.write(self.conf, text, 0o640, 0, user.pw_gid)
+        held = pgbackrest.info(self.conf, 60)
+        others = {one["version"] for one in held["db"]} - {pgbackrest.VERSION}
+        if others:
+            raise Failed(
+                "looking at the backups",
+                f"they are of PostgreSQL {', '.join(sorted(others))}; here is {pgbackrest.VERSION}",
+                f"restore with a release of this toolkit that has PostgreSQL {max(others)}, then move by a dump",
+            )
+        backup = self.choose([one for one in held["backup"] if not one.get("error")])
+        self.note(backup=backup["label"], total_bytes=backup["info"]["size"])
+        wal = pgbackrest.listing(self.conf)
+        pgbackrest.write(PRIVATE / "wal.json", json.dumps(wal), 0o640, 0, user.pw_gid)
+        self.contiguous(wal, backup)
+        self.room(backup)
+        return backup
+
+    def choose(self, backups: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+        what = f"choosing a backup in {self.repository}"
+        label = self.target.get("backup")
+        if label:
+            backups = [one for one in backups if one["label"] == label]
+        if not backups:
+            raise Failed(what, "it holds no finished backup", "restore from another repository")
+        fit = [
+            one
+            for one in backups
+            if self.wanted is None or one["timestamp"]["stop"] <= self.wanted.timestamp()
+        ]
+        if not fit:
+            first = iso(min(one["timestamp"]["stop"] for one in backups))
+            raise Failed(
+                what,
+                f"the oldest one ended at {first}, after {self.target['time']}",
+                f"take a time from {first} on, or another repository",
+            )
+        return fit[-1]
+
+    def contiguous(self, wal: Mapping[str, str], backup: Mapping[str, Any]) -> None:
+        """Is there all WAL from the backup to the target? Sees what is missing; damage is seen in the replay."""
+        name, last = backup["archive"]["start"], max(wal, default="")
+        while name in wal:
+            name = pgbackrest.next_segment(name)
+        newer = [one for one in wal if one[:8] > name[:8]]
+        if name > last or (newer and not any(one > name and one[:8] == name[:8] for one in wal)):
+            if self.wanted is None or newer:
+                return
+            if (self.wanted - pgbackrest.now()).total_seconds() > 0:
+                raise Failed(
+                    "looking at the target", f"{self.target['time']} has not come yet", "take an earlier time"
+                )
+            return
+        if name <= backup["archive"]["stop"]:
+            raise Failed(
+                f"looking at the WAL in {self.repository}",
+                f"the segment {name} is missing, which the backup {backup['label']} itself needs",
+                "take an earlier time, or another repository",
+            )
+        reach = self.reach(backup, name)
+        if self.wanted is None or not reach or self.wanted > parse(reach):
+            raise self.missing(name, "is missing", reach)
+
+    def reach(self, backup: Mapping[str, Any], stop: str) -> str:
+        """The time of the last commit before the segment `stop`, read from the repository."""
+        before = [one for one in pgbackrest.segments_to(stop, backup["archive"]["start"], 5) if one < stop]
+        try:
+            return pgbackrest.newest_commit(self.conf, before)
+        except Failed:
+            return ""
+
+    def missing(self, segment: str, how: str, reach: str) -> Failed:
+        good = f"restore to {reach}, the last moment before it" if reach else "restore to an earlier time"
+        later = [one for one in pgbackrest.info(self.conf)["backup"] if one["archive"]["start"] > segment]
+        after = (
+            f", or to a time after {iso(later[0]['timestamp']['stop'])}, when the next backup was complete"
+            if later
+            else ""
+        )
+        return Failed(
+            f"restoring the database from {self.repository}",
+            f"the WAL segment {segment} {how}; what lies before it reaches to {reach or 'an unknown time'}",
+            f"{good}{after}; or take another repository",
+        )
+
+    def room(self, backup: Mapping[str, Any]) -> None:
+        disk = os.statvfs(PLACE if PLACE.exists() else "/var/lib/postgresql")
+        free = disk.f_bavail * disk.f_frsize + (_size(RESTORED) if RESTORED.exists() else 0)
+        need = int(backup["info"]["size"] * 1.05) + MARGIN
+        if free < need:
+            raise Failed(
+                "looking for room on the disk",
+                f"{PLACE} has {free >> 20} MiB left; the database and its WAL need {need >> 20} MiB beside what is there",
+                "make room or take a larger disk; old databases are in the folders main.before-*",
+            )
+
+    def stopped(self) -> None:
+        try:
+            pid = int((pgbackrest.CLUSTER / "postmaster.pid").read_text().split()[0])
+            os.kill(pid, 0)
+        except (OSError, ValueError, IndexError):
+            return
+        raise Failed(
+            "looking at the database that is there",
+            "it is running",
+            "stop it: systemctl stop postgresql@17-main.service",
+        )
+
+    # --- copy ---
+
+    def copy(self, backup: Mapping[str, Any]) -> None:
+        shutil.rmtree(RESTORED, ignore_errors=True)
+        user = pwd.getpwnam("postgres")
+        PLACE.mkdir(parents=True, exist_ok=True)
+        pgbackrest.folder(RESTORED, 0o700, user.pw_uid, user.pw_gid)
+        fetch = f"{os.path.dirname(os.path.abspath(__file__))}/wal-fetch {PRIVATE} %f %p"
+        words = ["restore", f"--set={backup['label']}", "--archive-mode=off"]
+        words += [f"--recovery-option=restore_command={fetch}"]
+        if self.wanted is not None:
+            at = self.wanted.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
+            words += ["--type=time", f"--target={at}", "--target-action=promote"]
+        else:
+            words += ["--type=default"]
+        over = threading.Event()
+        counter = threading.Thread(target=self._count, args=(over,), daemon=True)
+        counter.start()
+        try:
+            done = pgbackrest.call(self.conf, *words, timeout=COPY_BOUND)
+        finally:
+            over.set()
+            counter.join(10)
+        if done.returncode:
+            raise self.broken(done, backup)
+        self.note(done_bytes=_size(RESTORED))
+
+    def _count(self, over: threading.Event) -> None:
+        while not over.wait(2):
+            self.note(done_bytes=_size(RESTORED))
+
+    def broken(self, done: subprocess.CompletedProcess[str], backup: Mapping[str, Any]) -> Failed:
+        """A copy that failed: a damaged object, or the repository stopped answering."""
+        failed = pgbackrest.failure(f"copying the backup {backup['label']} from {self.repository}", done)
+        if "does not answer" in failed.error["why"] or "No space left" in failed.error["why"]:
+            return failed
+        backups = pgbackrest.info(self.conf)["backup"]
+        # A later one may build on the damaged one.
+        before = [one for one in backups if one["label"] < backup["label"][:16]]
+        after = f"take an earlier backup: a time before {iso(backup['timestamp']['start'])}" if before else ""
+        next = " or ".join(part for part in (after, "another repository") if part)
+        failed.error["next"] = next[0].upper() + next[1:] if not before else next
+        return failed
+
+    # --- replay ---
+
+    def replay(self, server: database_server.Server) -> None:
+        server.start()
+        server.recovered(self.progress)
+        notes = _notes()
+        bad = next((one for one in notes if one["kind"] == "damaged"), None)
+        if bad:
+            server.stop()
+            raise self.missing(bad["segment"], f"is damaged ({bad['why']})", server.last_time)
+        if server.error:
+            server.stop()
+            self.unreached(server)
+        self.note(recovered_to=server.last_time)
+
+    def progress(self, server: database_server.Server) -> None:
+        if self.state.get("recovered_to") != server.last_time:
+            self.note(recovered_to=server.last_time)
+
+    def unreached(self, server: database_server.Server) -> None:
+        if "before configured recovery target" in server.error:
+            # The latest that can be had; the segment after it was never archived.
+            reach = server.last_time or pgbackrest.newest_commit(self.conf, sorted(_wal())[-4:])
+            raise Failed(
+                f"restoring the database from {self.repository}",
+                f"what it holds ends at {reach}, before {self.target['time']}",
+                f'restore to {reach} or to "latest", or take another repository',
+            )
+        raise Failed(
+            f"replaying WAL from {self.repository}",
+            server.error,
+            "take an earlier time, or another repository",
+        )
+
+    # --- check ---
+
+    def check(self, server: database_server.Server) -> None:
+        checks = server.checks(self.state["recovered_to"], bool(self.request.get("amcheck")))
+        self.note(checks=checks, recovered_to=self.state["recovered_to"] or server.heartbeat)
+        wrong = [f"{one['name']}: {one['text']}" for one in checks if not one["good"]]
+        if wrong:
+            raise Failed(
+                "checking the restored database",
+                "; ".join(wrong),
+                "take an earlier time, or another repository; the former database is untouched",
+            )
+
+    # --- swap ---
+
+    def swap(self) -> None:
+        """Two renames. After the first one a reboot finds no 17/main: nothing starts, and this goes on."""
+        old = PLACE / f"main.before-{re.sub(r'[^A-Za-z0-9._-]', '-', self.request['id'])}"
+        if RESTORED.exists():
+            if pgbackrest.CLUSTER.exists():
+                if old.exists():
+                    raise Failed("swapping the databases", f"{old} is there already", "move it away")
+                pgbackrest.CLUSTER.rename(old)
+            RESTORED.rename(pgbackrest.CLUSTER)
+            descriptor = os.open(PLACE, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        elif not (pgbackrest.CLUSTER / "PG_VERSION").exists():
+            raise Failed("swapping the databases", f"{RESTORED} is gone", "begin anew with another id")
+
+
+def _notes() -> list[dict[str, str]]:
+    try:
+        return [json.loads(line) for line in (PRIVATE / "notes").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return []
+
+
+def _wal() -> dict[str, str]:
+    found: dict[str, str] = json.loads((PRIVATE / "wal.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files below it; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_size
+    return total
+
+
+def main() -> int:
+    work = Work(json.loads(REQUEST.read_text(encoding="utf-8")))
+    try:
+        work.run()
+    except Failed as error:
+        work.note(state="failed", error=error.error)
+        print(error, file=sys.stderr)
+        return 1
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        work.note(
+            state="failed",
+            error={"what": f"restoring the database ({work.state['phase']})", "why": text,
+                   "next": f"see `journalctl -u {UNIT}`; the former database is untouched"},
+        )  # fmt: skip
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

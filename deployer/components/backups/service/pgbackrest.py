@@ -1,0 +1,384 @@
+"""pgBackRest as the database's programs use it: a configuration for each repository, its calls, its words for failures.
+
+Not a program. Everything here runs as root and calls pgBackRest as postgres.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import grp
+import json
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+SETTINGS = Path("/etc/deploy/backups/settings.json")
+CONF = Path("/etc/deploy/backups/pgbackrest")
+STATE = Path("/var/lib/deploy/backups")
+CLUSTER = Path("/var/lib/postgresql/17/main")
+# On the data volume: postgres may write there, and what waits there belongs to the data.
+WORK = Path("/var/lib/postgresql/pgbackrest")
+BIN = "/usr/lib/postgresql/17/bin"
+VERSION = "17"
+STANZA = "main"
+# PostgreSQL counts a segment as 16 MiB unless initdb was told otherwise, which ours is not.
+SEGMENT = 16 << 20
+
+
+class Failed(Exception):
+    """What was being done, why it failed, what to do."""
+
+    def __init__(self, what: str, why: str, next: str) -> None:
+        super().__init__(f"{what}: {why}; {next}")
+        self.error = {"what": what, "why": why, "next": next}
+
+
+def settings() -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(SETTINGS.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise Failed("reading the backups' settings", f"{SETTINGS}: {error}", "run `deploy up`") from None
+
+
+def repository(wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
+    for one in wanted["repositories"]:
+        if one["name"] == name:
+            return dict(one)
+    names = ", ".join(one["name"] for one in wanted["repositories"]) or "none"
+    raise Failed(f"looking for the repository {name}", f"this deployment has {names}", "name one of these")
+
+
+# --- configurations ---
+
+
+def configuration(one: Mapping[str, Any], work: Path, cluster: Path = CLUSTER) -> str:
+    """Text of pgbackrest.conf for one repository. work: folder for spool and locks that postgres may write.
+
+    The bound on the queue is not set: pgBackRest would drop WAL from the archive to keep to it.
+    """
+    if one["kind"] == "s3":
+        url = urlsplit(one["endpoint"])
+        path = "/".join(part for part in (one["prefix"].strip("/"), one["database_key"]) if part)
+        place = {
+            "type": "s3",
+            "path": f"/{path}",
+            "s3-bucket": one["bucket"],
+            "s3-endpoint": url.hostname or "",
+            "s3-region": one["region"],
+            "s3-key": one["key"],
+            "s3-key-secret": one["secret"],
+            "s3-uri-style": "path",
+            "storage-verify-tls": "y",
+        }
+        if url.port:
+            place["storage-port"] = str(url.port)
+        if one["ca_file"]:
+            place["storage-ca-file"] = one["ca_file"]
+    else:
+        place = {"type": "posix", "path": f"{one['path'].rstrip('/')}/{one['database_key']}"}
+    place |= {
+        "cipher-type": "aes-256-cbc",
+        "cipher-pass": one["database_cipher"],
+        # Many small files in one object: a request for each would cost more than the bytes.
+        "bundle": "y",
+        # `backup prune` expires, with a key that may delete; pgBackRest wants a number all the same.
+        "retention-full": "9999999",
+    }
+    common = {
+        "archive-async": "y",
+        "archive-timeout": "20",
+        "compress-type": "zst",
+        "compress-level": "3",
+        "db-timeout": "600",
+        "expire-auto": "n",
+        "io-timeout": "15",
+        "lock-path": f"{work}/lock",
+        "log-level-console": "warn",
+        "log-level-file": "off",
+        "log-path": f"{work}/log",
+        "process-max": "2",
+        "protocol-timeout": "630",
+        "resume": "n",
+        "spool-path": f"{work}/spool",
+        "start-fast": "y",
+    }
+    lines = ["# Managed by deploy.", "[global]"]
+    lines += [f"repo1-{key}={value}" for key, value in place.items()]
+    lines += [f"{key}={value}" for key, value in common.items() if key != "resume"]
+    lines += ["", "[global:backup]", "resume=n", "", f"[{STANZA}]", f"pg1-path={cluster}"]
+    lines += ["pg1-socket-path=/run/postgresql", "pg1-user=postgres", ""]
+    return "\n".join(lines)
+
+
+def work_folder(wanted: Mapping[str, Any], name: str) -> Path:
+    """A generation has its own: an older one's notes on what is archived must not count."""
+    return WORK / f"{wanted['generation']:06d}" / name
+
+
+def configurations(wanted: Mapping[str, Any]) -> dict[Path, str]:
+    """The files below CONF and what they shall hold."""
+    return {
+        CONF / f"{one['name']}.conf": configuration(one, work_folder(wanted, one["name"]))
+        for one in wanted["repositories"]
+    }
+
+
+def configured(wanted: Mapping[str, Any]) -> bool:
+    files = configurations(wanted)
+    try:
+        same = all(path.read_text(encoding="utf-8") == text for path, text in files.items())
+    except OSError:
+        return False
+    return same and set(CONF.glob("*.conf")) == set(files)
+
+
+def configure(wanted: Mapping[str, Any]) -> None:
+    """Write the configurations and make their folders; postgres may read the one and write in the other."""
+    group = grp.getgrnam("postgres").gr_gid
+    folder(CONF, 0o750, 0, group)
+    files = configurations(wanted)
+    for path, text in files.items():
+        write(path, text, 0o640, 0, group)
+    for path in set(CONF.glob("*.conf")) - set(files):
+        path.unlink()
+    for one in wanted["repositories"]:
+        work_folders(work_folder(wanted, one["name"]))
+
+
+def work_folders(work: Path) -> None:
+    user = pwd.getpwnam("postgres")
+    made = []
+    while not work.exists() and work != WORK.parent:
+        made.append(work)
+        work = work.parent
+    for path in reversed(made):
+        folder(path, 0o750, user.pw_uid, user.pw_gid)
+
+
+def folder(path: Path, mode: int, uid: int, gid: int) -> None:
+    path.mkdir(exist_ok=True)
+    os.chown(path, uid, gid)
+    path.chmod(mode)
+
+
+def write(path: Path, text: str, mode: int, uid: int = 0, gid: int = 0) -> None:
+    """Whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        os.fchown(file.fileno(), uid, gid)
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+# --- calls ---
+
+
+def as_postgres(
+    argv: Sequence[str], *, timeout: float, stdin: str = "", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run as postgres, bounded. The whole group of processes ends with it. Exit code 124: the time was over."""
+    command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *argv]
+    plain = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/var/lib/postgresql"}
+    process = subprocess.Popen(
+        command,
+        cwd="/",
+        env={**plain, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(stdin, timeout)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
+        try:
+            out, err = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(command, 124, out, f"{err}no end within {timeout:g} s\n")
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def call(conf: Path, *words: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    """pgBackRest with one repository's configuration. Its words go to standard error, answers to standard output."""
+    argv = ["pgbackrest", f"--config={conf}", f"--stanza={STANZA}", "--log-level-console=off"]
+    return as_postgres([*argv, "--log-level-stderr=warn", *words], timeout=timeout)
+
+
+def good(what: str, conf: Path, *words: str, timeout: float) -> str:
+    """Like `call`; raises Failed, in words for an operator, when it did not work."""
+    done = call(conf, *words, timeout=timeout)
+    if done.returncode:
+        raise failure(what, done)
+    return done.stdout
+
+
+_NOISE = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ +P\d+ +(ERROR|WARN|INFO): *")
+
+
+def words_of(done: subprocess.CompletedProcess[str]) -> str:
+    """What it wrote, without times and process numbers."""
+    lines = [_NOISE.sub("", line).strip() for line in (done.stderr + "\n" + done.stdout).splitlines()]
+    return " ".join(line for line in lines if line)[:800] or f"it ended with {done.returncode}"
+
+
+def failure(what: str, done: subprocess.CompletedProcess[str]) -> Failed:
+    text = words_of(done)
+    if (
+        "CryptoError" in text
+        or "cipher header invalid" in text
+        or "unable to decrypt" in text
+        or "[031]" in text
+    ):
+        # A wrong password and a damaged object look the same from here; the object is named in the text.
+        return Failed(
+            what,
+            f"the repository's password does not fit, or the object is damaged: {text}",
+            "see that the secrets bundle is of this stack; else take an earlier backup, or another repository",
+        )
+    if done.returncode == 124 or re.search(
+        r"HostConnect|unable to connect|timeout|unable to get address|TLS|\[049\]|\[124\]|no end within", text
+    ):
+        return Failed(
+            what, f"the repository does not answer: {text}", "see whether its vendor works, or take another"
+        )
+    if (
+        "AccessDenied" in text
+        or "SignatureDoesNotMatch" in text
+        or "InvalidAccessKeyId" in text
+        or "403" in text
+    ):
+        return Failed(what, f"the repository refuses the key: {text}", "see the key in the inventory")
+    if "FileMissingError" in text or "[055]" in text:
+        return Failed(what, f"nothing of ours is there: {text}", "see the repository's bucket and prefix")
+    return Failed(what, text, "see `journalctl -t pgbackrest` and the text above")
+
+
+def info(conf: Path, timeout: float = 30) -> dict[str, Any]:
+    """What `pgbackrest info` says of the stanza: {"backup": [...], "archive": [...], "db": [...]}.
+
+    Raises Failed when the repository does not answer, cannot be decrypted, or has nothing.
+    """
+    what = "reading what the repository holds"
+    done = call(conf, "info", "--output=json", timeout=timeout)
+    if done.returncode:
+        raise failure(what, done)
+    try:
+        found: dict[str, Any] = next(one for one in json.loads(done.stdout) if one["name"] == STANZA)
+    except (ValueError, StopIteration, KeyError):
+        raise Failed(what, f"unexpected answer: {done.stdout[:300]}", "see `pgbackrest info`") from None
+    status = found["repo"][0]["status"]
+    if status["code"] not in (0, 2):
+        text = str(status["message"])
+        done = subprocess.CompletedProcess([], 1, "", text)
+        raise failure(what, done)
+    return found
+
+
+def listing(conf: Path, timeout: float = 120) -> dict[str, str]:
+    """The WAL segments in the repository: name -> SHA-1 of its content, as pgBackRest wrote it into the object's name."""
+    out = good(
+        "listing the repository's WAL", conf, "repo-ls", "--recurse", "--output=json", f"archive/{STANZA}",
+        timeout=timeout,
+    )  # fmt: skip
+    found = {}
+    for path in json.loads(out):
+        match = re.search(r"/([0-9A-F]{24})-([0-9a-f]{40})(?:\.\w+)?$", path)
+        if match:
+            found[match[1]] = match[2]
+    return found
+
+
+def next_segment(name: str) -> str:
+    """The name of the segment after this one, on its timeline. 0x100 segments of 16 MiB make a log."""
+    number = (int(name[8:16], 16) << 8) + int(name[16:], 16) + 1
+    return f"{name[:8]}{number >> 8:08X}{number & 0xFF:08X}"
+
+
+def segments_to(last: str, first: str, count: int = 4) -> list[str]:
+    """The last few segments up to `last`, none before `first`, in order."""
+    number = (int(last[8:16], 16) << 8) + int(last[16:], 16)
+    names = [
+        f"{last[:8]}{one >> 8:08X}{one & 0xFF:08X}" for one in range(max(0, number - count + 1), number + 1)
+    ]
+    return [name for name in names if name >= first]
+
+
+_COMMIT = re.compile(r"desc: COMMIT (?:PREPARED )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
+
+
+def last_commit(conf: Path, segment: str, folder: Path, timeout: float = 30) -> str:
+    """The time of the last commit in a segment that is fetched from the repository, ISO 8601; "" when it has none."""
+    path = folder / segment
+    good(
+        f"reading the WAL segment {segment} back", conf, "archive-get", "--no-archive-async", segment, str(path),
+        timeout=timeout,
+    )  # fmt: skip
+    try:
+        # It ends with an error where the last record goes on in the next segment: that one was not committed here.
+        done = as_postgres([f"{BIN}/pg_waldump", "--rmgr=Transaction", str(path)], timeout=timeout)
+    finally:
+        path.unlink(missing_ok=True)
+    times = _COMMIT.findall(done.stdout)
+    return f"{times[-1].replace(' ', 'T')}Z" if times else ""
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder in memory that postgres may write, for one segment at a time."""
+    user = pwd.getpwnam("postgres")
+    path = Path(f"/run/postgresql/deploy-{os.getpid()}")
+    folder(path, 0o700, user.pw_uid, user.pw_gid)
+    try:
+        yield path
+    finally:
+        for one in path.iterdir():
+            one.unlink()
+        path.rmdir()
+
+
+def newest_commit(conf: Path, segments: Sequence[str], timeout: float = 30) -> str:
+    """The time of the last commit in these segments, read from the repository."""
+    with scratch() as where:
+        for segment in reversed(segments):
+            found = last_commit(conf, segment, where, timeout)
+            if found:
+                return found
+    return ""
+
+
+# --- times ---
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def iso(moment: datetime.datetime | float) -> str:
+    if not isinstance(moment, datetime.datetime):
+        moment = datetime.datetime.fromtimestamp(moment, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse(text: str) -> datetime.datetime:
+    """ISO 8601; without a zone it is UTC."""
+    found = datetime.datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
