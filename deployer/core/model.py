@@ -308,11 +308,16 @@ class AppStep:
 
 @dataclass(frozen=True)
 class AppData:
-    """Data of the app. path: below the app's data folder. kind: "files" or "sqlite"."""
+    """Data of the app. path: below the app's data folder. kind: "files" or "sqlite".
+
+    references: SQL for the app's first database, giving the paths below `path` that it names, so that a restore can
+    tell which of them the files lack.
+    """
 
     name: str
     kind: str
     path: str
+    references: str = ""
 
 
 @dataclass(frozen=True)
