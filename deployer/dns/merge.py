@@ -7,6 +7,9 @@ the same name and type is there already:
 - MX: theirs stays, and ours is not put beside it: mail for the domain has a home already.
 - TXT of which there may be one only (SPF, DKIM, DMARC, MTA-STS, TLSRPT): theirs stays alone; two make both void.
 - other TXT, and CAA: ours is added, theirs stays as it is, and so does the set's TTL.
+
+Of the first three we never share a set. Where the ownership says that we had it, and another value stands there in
+place of ours, somebody has changed ours by hand: it is put back (and left as it is when we go).
 """
 
 from __future__ import annotations
@@ -102,6 +105,9 @@ def _one(
     removable = known.ours.get(key, frozenset()) - shared
     theirs = {mark: value for mark, value in found.items() if mark not in removable}
     wishes = {digest(type, value, zone): value for value in (wish.values if wish else ())}
+    if wish:
+        edited = _edited(wish, found, wishes, known.ours.get(key, frozenset()), known.others.get(key))
+        theirs = {mark: value for mark, value in theirs.items() if mark not in edited}
     strangers = {mark: value for mark, value in theirs.items() if mark not in wishes}
     if wish:
         conflict = _conflict(zone, view, wanted, key, strangers, known)
@@ -128,6 +134,26 @@ def _one(
     if touched or (there and after and ttl != there.ttl):
         decision.after[key] = Rrset(*key, ttl, after) if after else None
     return frozenset(missing) | (frozenset(wishes) & shared)
+
+
+def _edited(
+    wish: Rrset,
+    found: Mapping[str, str],
+    wishes: Mapping[str, str],
+    ours: frozenset[str],
+    others: frozenset[str] | None,
+) -> set[str]:
+    """Marks of the values that stand in place of ours, which are all gone; none while the set is another's, too."""
+    if not ours or others or ours & found.keys():
+        return set()
+    if wish.type in (*_HOSTS, "MX"):
+        return set(found) - set(wishes)
+    tags = {tag for value in wish.values for tag in _ALONE if strings(value).startswith(tag)}
+    return {
+        mark
+        for mark, value in found.items()
+        if mark not in wishes and any(strings(value).startswith(tag) for tag in tags)
+    }
 
 
 def _conflict(

@@ -158,6 +158,56 @@ def test_a_name_that_leads_elsewhere_is_a_conflict(there: Rrset, words: str) -> 
     assert words in conflict
 
 
+@pytest.mark.parametrize(
+    ("ours", "record", "changed"),
+    [
+        (A, WANT_A, "192.0.2.66"),
+        (A, NEW_A, "192.0.2.66"),
+        (
+            Rrset(DOMAIN, "MX", 3600, ("10 mail.example.org.",)),
+            DnsRecord(DOMAIN, "MX", "10 mail.example.org.", 3600),
+            "10 mx.example.net.",
+        ),
+        (
+            Rrset(f"_dmarc.{DOMAIN}", "TXT", 3600, ('"v=DMARC1; p=quarantine"',)),
+            DnsRecord(f"_dmarc.{DOMAIN}", "TXT", "v=DMARC1; p=quarantine", 3600),
+            '"v=DMARC1; p=none"',
+        ),
+    ],
+)
+def test_ours_changed_by_hand_is_put_back(ours: Rrset, record: DnsRecord, changed: str) -> None:
+    there = Rrset(ours.name, ours.type, 300, (changed,))
+    decision = judge(view(there, owned(US, ours)), record)
+    (after,) = wanted([record]).values()
+    assert decision.after == {ours.key: after} and not decision.conflicts and not decision.notes
+    assert judge(view(after, owned(US, after)), record).after == {}
+    # When we go, it is nobody's: what stands there was never ours.
+    gone = judge(view(there, owned(US, ours)))
+    assert gone.after == {} and gone.owners == {(HOME, "TXT"): None}
+
+
+def test_ours_changed_by_hand_among_others_is_put_back_alone() -> None:
+    ours = Rrset(DOMAIN, "TXT", 60, ('"v=spf1 ip4:192.0.2.1 -all"',))
+    there = Rrset(DOMAIN, "TXT", 77, ('"site-verification=x"', '"v=spf1 +all"'))
+    decision = judge(view(there, owned(US, ours)), DnsRecord(DOMAIN, "TXT", "v=spf1 ip4:192.0.2.1 -all"))
+    assert decision.after == {
+        ours.key: Rrset(DOMAIN, "TXT", 77, ('"site-verification=x"', '"v=spf1 ip4:192.0.2.1 -all"'))
+    }
+
+
+def test_a_value_beside_ours_is_still_somebody_elses() -> None:
+    there = Rrset(DOMAIN, "A", 60, ("192.0.2.1", "192.0.2.66"))
+    decision = judge(view(there, owned(US, A)), WANT_A)
+    assert decision.conflicts and "192.0.2.66" in decision.conflicts[0]
+
+
+def test_what_another_deployment_put_in_place_of_ours_is_a_conflict() -> None:
+    there = Rrset(DOMAIN, "A", 60, ("192.0.2.66",))
+    both = owned(US, A).values + owned("other@there", there).values
+    decision = judge(view(there, Rrset(HOME, "TXT", owners.TTL, both)), WANT_A)
+    assert "belongs to the deployment other@there" in decision.conflicts[0]
+
+
 def test_what_somebody_entered_by_hand_as_we_want_it_stays_theirs() -> None:
     decision = judge(view(A), WANT_A)
     assert (decision.after, decision.owners, decision.conflicts) == ({}, {}, [])
