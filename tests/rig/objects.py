@@ -125,8 +125,8 @@ class Objects:
             str(RCLONE),
             *("serve", "s3", "--config", "/dev/null", "--addr", f"{address}:{port}"),
             *("--cert", str(self.folder / "tls.crt"), "--key", str(self.folder / "tls.key")),
-            # What a test does to the objects on disk is seen at once.
-            *("--dir-cache-time", "0", "--poll-interval", "0", "--log-level", "INFO"),
+            # What a test does to the objects on disk is seen at once. With 0 each folder's timer would spin for ever.
+            *("--dir-cache-time", "200ms", "--poll-interval", "0", "--log-level", "INFO"),
             str(self.store),
         ]
         # Not in argv: tests look there for secrets.
