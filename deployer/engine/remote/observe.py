@@ -134,7 +134,7 @@ def probe(text: str, timeout: float) -> dict[str, Any]:
 
 
 def lease(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Take, renew or read the lease. The rule itself comes with the request: state/lease.py is its only place."""
+    """Take or renew the lease; flow/leasing.py gives it back. The rule comes with the request, from its only place."""
     rule: dict[str, Any] = {}
     exec(wanted["rule"], rule)
     os.makedirs(STATE, mode=0o755, exist_ok=True)
@@ -143,19 +143,12 @@ def lease(wanted: dict[str, Any]) -> dict[str, Any]:
         path = os.path.join(STATE, "lease.json")
         existing, now = read_json(path), time.time()
         verdict = rule["decide"](existing, wanted["lease"], now, wanted["ours"])
-        if verdict["granted"] and wanted["do"] == "take":
+        if verdict["granted"]:
             with open(path + ".new", "w") as file:
                 json.dump(verdict["lease"], file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(path + ".new", path)
-        elif (
-            verdict["granted"]
-            and wanted["do"] == "release"
-            and existing
-            and existing.get("id") == wanted["lease"]["id"]
-        ):
-            os.unlink(path)
     return dict(verdict, existing=existing)
 
 
@@ -182,7 +175,7 @@ def main() -> None:
     answer: dict[str, Any] = {"facts": facts()}
     if wanted.get("lease"):
         answer["lease"] = lease(wanted["lease"])
-        if not answer["lease"]["granted"] or wanted["lease"]["do"] != "take":
+        if not answer["lease"]["granted"]:
             print(json.dumps(answer))
             return
     with ThreadPoolExecutor(max_workers=16) as pool:
