@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,11 +146,31 @@ def _one(
             change=lambda read: disguised(read, project.inventory.repositories),
         ) as session:
             try:
+                _whole(
+                    session,
+                    repository,
+                    catalogue.differing(catalogue.prints(entry, request.identity), session.secrets),
+                )
                 body = _rehearse(session, repository, source, target, exercise.keep)
             except DeployError as error:
                 session.mask.error(error)
                 raise
         return {"catalogue": entry.id, "asked_for": target or "newest", **body}
+
+
+def _whole(session: Session, repository: Repository, differing: Sequence[str]) -> None:
+    """The catalogue is as it was written, and its bundle holds every secret that the data were written with."""
+    from deployer.flow import catalogue
+
+    wrong = [f"{one.what}: {one.why}" for one in catalogue.verify(session, repository)]
+    wrong += [f"secrets.age: {name} is missing, or another one" for name in differing]
+    if wrong:
+        raise DeployError(
+            f"reading the catalogue in {repository.name}",
+            f"{len(wrong)} thing(s) are not as they were written",
+            "deploy backup create writes a new entry",
+            detail="\n".join(wrong[:12]),
+        )
 
 
 def _target(at: str, listed: Mapping[str, int]) -> str:

@@ -94,7 +94,7 @@ def _restore(session: Session, run: bringing.Run, order: Order, began: float) ->
         times["packages and files"] = time.monotonic() - began - sum(times.values())
         restored = bring_back(session, view, order, hold_queues=not project.inventory.catch)
         times["data"] = time.monotonic() - began - sum(times.values())
-        raised = generations.raise_generation(session)
+        raised = generations.raise_generation(session, order.id)
         order = replace(order, claimed=raised.number)
         state.save(project.state_dir, order)
     else:

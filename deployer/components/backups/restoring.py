@@ -67,6 +67,18 @@ def request(
     return json.dumps(body)
 
 
+def _check(one: Any) -> str:
+    """A check in words; each program has its own keys besides the name."""
+    if not isinstance(one, Mapping):
+        return str(one)
+    rest = ", ".join(
+        f"{value}" if key == "text" else f"{key} {value}"
+        for key, value in one.items()
+        if key not in ("name", "good")
+    )
+    return f"{one.get('name')}: {rest}" if rest else str(one.get("name"))
+
+
 def start(part: str) -> str:
     return f"python3 {PROGRAMS}/{PARTS[part]} restore"
 
@@ -85,7 +97,7 @@ def progress(body: Mapping[str, Any]) -> Progress:
         total=int(body.get("total_bytes") or 0),
         seconds={str(key): float(value) for key, value in (body.get("seconds") or {}).items()},
         recovered_to=str(body.get("recovered_to") or ""),
-        checks=tuple(map(str, body.get("checks") or ())),
+        checks=tuple(_check(one) for one in body.get("checks") or ()),
         lacks=tuple(map(str, body.get("lacks") or ())),
         error={str(key): str(value) for key, value in error.items()} if isinstance(error, Mapping) else {},
     )

@@ -29,11 +29,13 @@ def spec(ctx: Context, peers: Sequence[ComponentSpec]) -> ComponentSpec:
     """peers: what the other components want on this machine: whose data to hold, whose units to guard."""
     live = generation.held(ctx.secrets, str(ctx.project.deployment))
     data = [item for peer in peers for item in peer.data]
-    parts: list[Part] = [guard.part(ctx, peers, live)]
-    if live:
-        parts.append(files.part(ctx, data))
-        if ctx.plays("database"):
-            parts.append(database.part(ctx))
+    holding = [files.part(ctx, data), *([database.part(ctx)] if ctx.plays("database") else [])]
+    # What is not live only restores: it has the programs, and nothing that runs by itself.
+    parts = holding if live else [Part(one.packages, one.directories, one.files) for one in holding]
+    if ctx.project.inventory.drill:
+        parts = [*parts, Part(files=(guard.program("ground.py"),))]
+    else:
+        parts = [guard.part(ctx, peers, live), *parts]
     repositories = ctx.project.inventory.repositories
     return ComponentSpec(
         name="backups",
