@@ -143,11 +143,15 @@ def confirm_newest(session: Session) -> None:
 
 
 def look_for_newest(session: Session, source: Generation) -> str:
+    return newest_repository(session.project, source)
+
+
+def newest_repository(project: Project, source: Generation) -> str:
     """The name of the repository that holds the newest WAL of a generation, of those that answer. Raises DeployError."""
     found, why = {}, []
-    for repository in session.project.inventory.repositories:
+    for repository in project.inventory.repositories:
         try:
-            if newest := claims.newest_wal(session.project, source.number, repository):
+            if newest := claims.newest_wal(project, source.number, repository):
                 found[repository.name] = newest
             else:
                 why.append(f"{repository.name}: it holds no backup of it")

@@ -13,7 +13,18 @@ from deployer.core.errors import DeployError, InputError, UnreachableError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import Machine, MachineSpec
 from deployer.core.plan import Change, Plan
-from deployer.flow import generations, mending, names, places, provision, registry, reverse, sizes, summary
+from deployer.flow import (
+    catalogue,
+    generations,
+    mending,
+    names,
+    places,
+    provision,
+    registry,
+    reverse,
+    sizes,
+    summary,
+)
 from deployer.flow.apply import phases
 from deployer.flow.leasing import Lease
 from deployer.flow.look import ProbeResult, View, look, outside, results
@@ -194,6 +205,7 @@ def converge(session: Session, run: Run) -> dict[str, Any]:
 
         deployment = session.project.deployment
         receipts.write(session.project.root, "up", deployment, summary.receipt(body), run.started)
+    catalogue.write_changed(session)
     _judge(session, probes)
     return body
 

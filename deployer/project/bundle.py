@@ -83,6 +83,11 @@ class Bundle:
         return self.generation > 0
 
     @property
+    def recipients(self) -> list[str]:
+        """Who can open the file: operators or computers, and the recovery identity."""
+        return [*self._readers.values(), *([self._recovery] if self._recovery else [])]
+
+    @property
     def values(self) -> dict[str, str]:
         return {name: entry.value for name, entry in self.entries.items()}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from deployer.core.errors import InputError
 from deployer.core.model import Repository
-from deployer.storage.address import parse
+from deployer.storage.address import parse, stack_of
 from deployer.storage.objects import ExistsError, MissingError, OfflineError, Store
 
-__all__ = ["ExistsError", "MissingError", "OfflineError", "Store", "open_store", "parse"]
+__all__ = ["ExistsError", "MissingError", "OfflineError", "Store", "open_store", "parse", "stack_of"]
 
 
 def open_store(repository: Repository, *, prune: bool = False) -> Store:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from deployer.core.errors import InputError
 from deployer.core.model import Repository
 
-FORM = "s3://KEY@host[:port]/bucket[/prefix][?ca=FILE&region=NAME], or file:///path"
+FORM = "s3://KEY@host[:port]/bucket[/prefix][?ca=FILE&region=NAME], or file:///path; ?stack=NAME where there are several"
 
 
 def parse(url: str, secret: str = "") -> Repository:
@@ -37,7 +37,7 @@ def parse(url: str, secret: str = "") -> Repository:
     if not (parts.hostname and parts.username and bucket):
         raise _wrong(url, "the key, the host or the bucket is missing")
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    if unknown := options.keys() - {"ca", "region"}:
+    if unknown := options.keys() - {"ca", "region", "stack"}:
         raise _wrong(url, f"unknown: {', '.join(sorted(unknown))}")
     return Repository(
         name=parts.hostname,
@@ -50,6 +50,11 @@ def parse(url: str, secret: str = "") -> Repository:
         secret=secret,
         trusted_ca=_pem(options["ca"], url) if "ca" in options else "",
     )
+
+
+def stack_of(url: str) -> str:
+    """The stack that the address names (?stack=NAME), "" for the only one there."""
+    return parse_qs(urlsplit(url).query).get("stack", [""])[-1]
 
 
 def _pem(name: str, url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deployer.core.errors import DeployError
@@ -38,20 +38,21 @@ class FolderStore(Store):
         draft = path.with_name(f"{_DRAFT}{os.getpid()}-{path.name}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if only_new:
-                os.link(draft, path)
-            else:
-                draft.replace(path)
+            try:
+                with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if only_new:
+                    os.link(draft, path)
+                else:
+                    draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
         except FileExistsError:
             raise ExistsError(what, "it is there already") from None
         except OSError as error:
             raise self._failed(what, error) from error
-        finally:
-            draft.unlink(missing_ok=True)
 
     def list(self, prefix: str = "") -> Mapping[str, int]:
         what = f"listing the repository {self.name}"
@@ -66,6 +67,14 @@ class FolderStore(Store):
         except OSError as error:
             raise self._failed(what, error) from error
         return dict(sorted(found.items()))
+
+    def folders(self, prefix: str = "") -> Sequence[str]:
+        what = f"listing the repository {self.name}"
+        start = self._path(prefix.rstrip("/"), what)
+        try:
+            return sorted(path.name for path in start.iterdir() if path.is_dir()) if start.is_dir() else []
+        except OSError as error:
+            raise self._failed(what, error) from error
 
     def delete(self, key: str) -> None:
         what = f"deleting {key} in the repository {self.name}"

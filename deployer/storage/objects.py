@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from deployer.core.errors import DeployError
 from deployer.core.model import Repository
@@ -49,6 +49,10 @@ class Store(ABC):
     @abstractmethod
     def list(self, prefix: str = "") -> Mapping[str, int]:
         """Key -> size of all objects whose key begins with `prefix`, sorted; empty when there is none."""
+
+    @abstractmethod
+    def folders(self, prefix: str = "") -> Sequence[str]:
+        """The names that follow `prefix` ("" or ending in "/") up to the next "/", sorted; what lies below is not read."""
 
     @abstractmethod
     def delete(self, key: str) -> None:

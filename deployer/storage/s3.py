@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deployer.core.errors import CredentialError, DeployError
@@ -11,7 +11,7 @@ from deployer.core.model import Repository
 from deployer.storage.objects import ExistsError, MissingError, OfflineError, Store
 
 # Seconds; a call is tried ATTEMPTS times, with botocore's pauses of a few seconds in between.
-CONNECT_TIMEOUT, READ_TIMEOUT, ATTEMPTS = 5, 20, 2
+CONNECT_TIMEOUT, READ_TIMEOUT, ATTEMPTS = 5, 20, 3
 _REFUSED = frozenset(
     {"403", "401", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden", "Unauthorized"}
 )
@@ -60,17 +60,30 @@ class S3Store(Store):
             self._call(what, "put_object", Key=full, Body=data)
 
     def list(self, prefix: str = "") -> Mapping[str, int]:
-        what = f"listing the repository {self.name}"
-        found: dict[str, int] = {}
         top = len(self._full(""))
-        more: dict[str, str] = {}
+        found = {
+            item["Key"][top:]: int(item["Size"])
+            for page in self._pages(prefix)
+            for item in page.get("Contents", ())
+        }
+        return dict(sorted(found.items()))
+
+    def folders(self, prefix: str = "") -> Sequence[str]:
+        top = len(self._full(prefix))
+        return sorted(
+            item["Prefix"][top:].rstrip("/")
+            for page in self._pages(prefix, Delimiter="/")
+            for item in page.get("CommonPrefixes", ())
+        )
+
+    def _pages(self, prefix: str, **more: str) -> Iterator[Any]:
+        what = f"listing the repository {self.name}"
         while True:
             page = self._call(what, "list_objects_v2", Prefix=self._full(prefix), **more)
-            for item in page.get("Contents", ()):
-                found[item["Key"][top:]] = int(item["Size"])
+            yield page
             if not page.get("IsTruncated"):
-                return dict(sorted(found.items()))
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, key: str) -> None:
         self._call(f"deleting {key} in the repository {self.name}", "delete_object", Key=self._full(key))

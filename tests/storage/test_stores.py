@@ -42,6 +42,9 @@ def test_what_is_put_comes_back(repository: Repository) -> None:
         "demo/generations/000001.json": 2,
         "demo/other": 0,
     }
+    assert store.folders() == ["demo"]
+    assert store.folders("demo/") == ["000001", "generations"]
+    assert store.folders("absent/") == []
     store.put("demo/other", b"new")
     assert store.get("demo/other") == b"new"
     store.delete("demo/other")

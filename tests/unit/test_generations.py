@@ -259,7 +259,7 @@ def test_the_newest_wal_says_where_to_restore_from(root: Path) -> None:
         live = generation.current(session.secrets)
         assert live
         with pytest.raises(DeployError, match="no repository offers one"):
-            generations.look_for_newest(session, live)
+            generations.newest_repository(session.project, live)
         for name, segments in (
             ("east", ["000000010000000000000001"]),
             ("west", ["00000001000000010000000A"]),
@@ -271,4 +271,4 @@ def test_the_newest_wal_says_where_to_restore_from(root: Path) -> None:
             ):
                 (database / path).parent.mkdir(parents=True, exist_ok=True)
                 (database / path).touch()
-        assert generations.look_for_newest(session, live) == "west"
+        assert generations.newest_repository(session.project, live) == "west"
