@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dns.query
+import dns.update
 import pytest
 
 from deployer.core.machine import Deployment
@@ -18,14 +20,16 @@ from deployer.core.provider import Listing, Resource
 from deployer.flow import registry
 from tests.e2e.conftest import Deployed, project
 from tests.e2e.doors import Doors
+from tests.e2e.hands import OPENED, SSH, AtAmazon, AtHetzner, Hand, kept_out, rows
 from tests.e2e.matrix import Person, number, signs_up_and_talks
+from tests.e2e.scratch import within
 from tests.rig import cloudimage
 from tests.rig.aws.fake import CREDENTIALS, REGION, FakeAws
 from tests.rig.hetzner import FakeHetzner
 from tests.rig.hetzner.machines import RealMachines
 from tests.rig.mail_receiver import MailReceiver
 from tests.rig.smpp_carrier import Carrier
-from tests.rig.world import CARRIER_A, MAIL, World
+from tests.rig.world import CARRIER_A, GATEWAY, MAIL, World
 
 INVENTORY = """\
 provider: {vendor}
@@ -39,19 +43,24 @@ dns:
 carriers:
 - {{name: a, host: {carrier}, port: 2775, system_id: one, password: "${{CARRIER}}"}}
 sms: {{sender: "4915100001"}}
+doctor: {{resolvers: [{dns}], blocklists: [{list}], mail_servers: ["{mail}"]}}
 """
+# A blocklist; its own test entry (RFC 5782) is in the rig's DNS.
+LIST = "bl.social.test"
 
 
 @dataclass
 class Cloud(Deployed):
-    """A deployment at a vendor. left: everything at the vendor with our labels."""
+    """A deployment at a vendor. left: everything at the vendor with our labels; hand: in its console."""
 
     receiver: MailReceiver
     carrier: Carrier
     ca: str
     left: Callable[[], list[Resource]]
-    # Somebody opens a port at the vendor's own firewall, by hand.
-    meddle: Callable[[], None]
+    hand: Hand
+    rig: World
+    # Who has signed up, if anybody has.
+    person: Person | None = None
 
     @property
     def doors(self) -> Doors:
@@ -93,8 +102,15 @@ def cloud(
         section = f"{{region: {REGION}, endpoint: {fake.endpoint}}}"
     domain = f"{vendor}.social.test"
     text = INVENTORY.format(
-        vendor=vendor, section=section, directory=rig.directory, dns=rig.internet.address, carrier=CARRIER_A
+        vendor=vendor,
+        section=section,
+        directory=rig.directory,
+        dns=rig.internet.address,
+        carrier=CARRIER_A,
+        list=LIST,
+        mail=MAIL,
     )
+    rig.set_records([{"name": f"2.0.0.127.{LIST}", "type": "A", "value": "127.0.0.2"}])
     operator = project(folder / "project", domain, vendor, text, folder / "home", vendor)
     operator.environment = environment
     (operator.folder / "acme.crt").write_text(rig.acme_ca, encoding="utf-8")
@@ -108,9 +124,8 @@ def cloud(
             assert isinstance(provider, Listing)
             return list(provider.resources())
 
-    def meddle() -> None:
-        open_by_hand(fake)
-
+    name = f"{vendor}-all-1"
+    hand = AtHetzner(name, fake) if isinstance(fake, FakeHetzner) else AtAmazon(name, fake)
     try:
         with (
             MailReceiver(
@@ -119,26 +134,10 @@ def cloud(
             Carrier("one", "secretc1", host=CARRIER_A, port=2775) as carrier,
         ):
             summary = operator.good("up", "--yes").result
-            yield Cloud(operator, domain, summary, receiver, carrier, rig.acme_ca, left, meddle)
+            yield Cloud(operator, domain, summary, receiver, carrier, rig.acme_ca, left, hand, rig)
     finally:
         fake.stop() if isinstance(fake, FakeHetzner) else fake.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def open_by_hand(fake: FakeHetzner | FakeAws) -> None:
-    if isinstance(fake, FakeHetzner):
-        with fake.store.lock:
-            for wall in fake.store.tables["firewalls"].values():
-                rule = {"direction": "in", "protocol": "tcp", "port": "8448", "source_ips": ["0.0.0.0/0"]}
-                wall["rules"].append({**wall["rules"][0], **rule})
-        return
-    for group in fake.backend().describe_security_groups():
-        if "deploy-stack" in {
-            tag["key"] for tag in fake.backend().describe_tags({"resource-id": [group.id]})
-        }:
-            fake.backend().authorize_security_group_ingress(
-                group.id, "tcp", 8448, 8448, [{"CidrIp": "0.0.0.0/0"}]
-            )
 
 
 def test_a_person_signs_up_and_talks(cloud: Cloud) -> None:
@@ -153,6 +152,7 @@ def test_a_person_signs_up_and_talks(cloud: Cloud) -> None:
         phone=lambda number: cloud.carrier.wait_message(30).text,
     )
     signs_up_and_talks(someone)
+    cloud.person = someone
     verdict = cloud.receiver.wait_for(address).verdict
     assert (verdict.spf, verdict.dkim, verdict.dmarc) == ("pass", "pass", "pass"), verdict
     assert verdict.ehlo_matches and verdict.ptr == f"mail.{cloud.domain}", verdict
@@ -163,11 +163,87 @@ def test_nothing_is_left_to_do(cloud: Cloud) -> None:
     assert cloud.operator.good("plan", "--exit-code").result["changes"] == []
 
 
-def test_a_rule_made_by_hand_at_the_vendor_is_seen_and_mended(cloud: Cloud) -> None:
-    cloud.meddle()
-    assert cloud.operator.run("plan", "--exit-code").code == 3
-    cloud.operator.good("up", "--yes")
+def test_doctor_finds_what_is_well_and_what_is_not(cloud: Cloud) -> None:
+    """Of a deployment that runs. The rig has one DNS vendor, and no reverse names for IPv6."""
+    run = cloud.operator.run("doctor", timeout=60)
+    found = run.result["findings"]
+    assert run.code == 1 and run.result["seconds"] < 25
+    bad = {(one["id"], one["where"]) for one in found if one["status"] == "fail"}
+    six = {(one["id"], one["where"]) for one in found if one["id"] == "mail.reverse" and ":" in one["where"]}
+    assert bad == {("dns.vendors", "social.test"), *six}, [one for one in found if one["status"] == "fail"]
+    assert all(one["next"] for one in found if one["status"] in ("fail", "warn"))
+    well = {one["id"] for one in found if one["status"] == "ok"}
+    assert well >= {
+        "vendor.credentials",
+        "vendor.ready",
+        "vendor.quota",
+        "vendor.price",
+        "machine.ssh",
+        "machine.clock",
+        "machine.disk",
+        "tls.own",
+        "tls.public",
+        "mail.port25",
+        "mail.reverse",
+        "mail.ehlo",
+        "mail.blocklist",
+        "sms.carrier",
+        "dns.records",
+        "dns.ttl",
+    }, [one for one in found if one["status"] != "ok"]
+    (price,) = [one["found"] for one in found if one["id"] == "vendor.price"]
+    assert "a month: exists" in price
+
+
+def test_what_was_changed_by_hand_at_the_vendor_is_seen_and_mended(cloud: Cloud) -> None:
+    """A rule, a label, the reverse name, and two records, of which one is gone."""
+    hand, domain = cloud.hand, cloud.domain
+    labels = hand.labels()
+    hand.open_port()
+    hand.unlabel()
+    elsewhere = f"elsewhere.{domain}"
+    hand.rename(elsewhere)
+    within(10, "the vendor's new reverse name", lambda: hand.reverse() == elsewhere)
+    update = dns.update.UpdateMessage("social.test")
+    update.replace(f"sms.{domain}.", 60, "A", GATEWAY)
+    update.delete(f"_dmarc.{domain}.")
+    dns.query.tcp(update, cloud.rig.internet.address, timeout=10)
+    planned = cloud.operator.run("plan", "--exit-code")
+    assert planned.code == 3
+    seen = rows(planned.result["changes"])
+    (wall,) = (detail for row, detail in seen.items() if row.startswith("firewall "))
+    assert f"- tcp/{OPENED} from " in wall and "+" not in wall
+    (label,) = (detail for row, detail in seen.items() if row.startswith("machine "))
+    assert label == f"without the label deploy-stack={labels['deploy-stack']}"
+    address = cloud.address("app")
+    assert seen[f"dns reverse name of {address}"] == f"{elsewhere} -> mail.{domain}"
+    assert GATEWAY in seen[f"dns sms.{domain} A"] and f"dns _dmarc.{domain} TXT" in seen
+    assert len(seen) == 5
+    assert cloud.operator.good("up", "--yes").result["changed"] == 5
+    assert OPENED not in hand.ports() and hand.labels() == labels and hand.reverse() == f"mail.{domain}"
     assert cloud.operator.good("plan", "--exit-code").result["changes"] == []
+
+
+def test_up_opens_ssh_again_that_was_closed_at_the_vendor(cloud: Cloud) -> None:
+    with kept_out(cloud.hand, cloud.address("app")):
+        assert cloud.operator.good("up", "--yes").result["changed"] == 1
+    assert SSH in cloud.hand.ports()
+    assert cloud.operator.good("plan", "--exit-code").result["changes"] == []
+
+
+def test_a_new_machine_takes_the_kept_volume_with_its_data(cloud: Cloud) -> None:
+    sql = "runuser -u postgres -- psql -XAtq -d sms_gateway -c"
+    machine, first = cloud.hand.name, cloud.hand.id()
+    cloud.operator.on(machine, f"{sql} 'CREATE TABLE precious AS SELECT 42 AS n'")
+    cloud.operator.good("down", "--yes")
+    assert {resource.kind for resource in cloud.left()} == {"volume"}
+    cloud.summary = cloud.operator.good("up", "--yes").result
+    assert cloud.hand.id() != first
+    assert cloud.operator.on(machine, f"{sql} 'SELECT n FROM precious'").strip() == "42"
+    assert cloud.operator.good("plan", "--exit-code").result["changes"] == []
+    if cloud.person:
+        cloud.person.doors = cloud.doors
+        cloud.person.log_in()
 
 
 def test_down_leaves_nothing_at_the_vendor(cloud: Cloud) -> None:
