@@ -7,11 +7,12 @@ import sys
 import click
 
 from deployer import __version__
-from deployer.cli import about, bring, doctor, failures, init, machines, output, secrets, vendors
+from deployer.cli import about, backups, bring, doctor, failures, init, machines, output, secrets, vendors
 from deployer.cli.options import Settings, Verbs
 
 HEADINGS = {
     "Service": ("up", "plan", "status", "doctor", "down"),
+    "Backups": ("backup", "queue"),
     "Vendors": ("offers", "orphans", "adopt"),
     "Machines": ("logs", "ssh", "exec", "inbox"),
     "Project": ("init", "secrets"),
@@ -44,6 +45,8 @@ for verb in (
     bring.status,
     doctor.doctor,
     bring.down,
+    backups.backup,
+    backups.queue,
     vendors.offers,
     vendors.orphans,
     vendors.adopt,

@@ -12,9 +12,8 @@ from deployer.core.errors import DeployError
 from deployer.core.resources import service_file
 
 PROGRAMS = "/usr/local/lib/deploy/backups"
-STATE = "/var/lib/deploy/backups"
-# Bytes of a state file that are read; they hold a few lines for each repository.
-LARGEST = 1 << 20
+# Damaged things of one repository that are named.
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,18 @@ class Damage:
 
 @dataclass(frozen=True)
 class Queue:
-    """kind: "mail" or "sms"; held: nothing leaves it until it is released; waiting: messages in it."""
+    """What a restore brought back into a queue. kind: "mail" or "sms"; held: it waits for a release.
+
+    waiting: messages that would be sent; expired: those of them that are too old, and would be dropped; received: SMS
+    from people that the app has not seen; released (None before a release), dropped: what a release has done.
+    """
 
     kind: str
     held: bool
-    waiting: int
-    # One-time codes whose time was over, which were dropped.
+    waiting: int = 0
+    expired: int = 0
+    received: int = 0
+    released: int | None = None
     dropped: int = 0
 
 
@@ -106,7 +111,8 @@ def files_status() -> str:
 
 
 def verify_files(repository: str) -> str:
-    return _program("files.py", "verify", "--repository", repository)
+    """All contents are read, not a share of them as the timer does."""
+    return _program("files.py", "verify", "--repository", repository, "--read", "100%")
 
 
 def points(repository: str) -> str:
@@ -114,35 +120,17 @@ def points(repository: str) -> str:
 
 
 def queue_status() -> str:
-    return _program("queue.py", "status")
+    return _program("queues.py", "status")
 
 
 def release_queue(kinds: Sequence[str]) -> str:
     """kinds: "mail", "sms"."""
-    return _program("queue.py", "release", *(f"--{kind}" for kind in kinds))
+    return _program("queues.py", "release", *(f"--{kind}" for kind in kinds))
 
 
 def prune_program() -> str:
     """A Python program that takes its request (JSON) on standard input: see service/prune.py."""
     return service_file("backups", "prune.py")
-
-
-def state_script() -> str:
-    """A bash script that prints all state files of the machine as one JSON line, for `parse_state`."""
-    return f"exec python3 - <<'DEPLOY_STATE'\n{_READ_STATE}\nDEPLOY_STATE\n"
-
-
-_READ_STATE = f"""
-import glob, json, os
-found = {{}}
-for path in glob.glob("{STATE}/*.json"):
-    try:
-        with open(path) as file:
-            found[os.path.basename(path)[:-5]] = json.loads(file.read({LARGEST}))
-    except (OSError, ValueError):
-        pass
-print(json.dumps(found))
-"""
 
 
 def _program(name: str, *arguments: str) -> str:
@@ -152,34 +140,35 @@ def _program(name: str, *arguments: str) -> str:
 # --- answers ---
 
 
-def answer(what: str, machine: str, code: int, out: str, err: str) -> Mapping[str, Any]:
-    """The JSON object that a program printed last. Raises DeployError, in the program's own words, when it failed."""
-    body = last_object(out)
-    if code == 0 and body is not None:
+def answer(what: str, machine: str, code: int, out: str, err: str) -> Any:
+    """The JSON that a program printed. Exit code 1 with an answer says that something in it is bad.
+
+    Raises DeployError, in the program's own words, when it failed as a whole.
+    """
+    body = _json(out)
+    error = body.get("error") if isinstance(body, dict) else None
+    if body is not None and not error and code in (0, 1):
         return body
-    error = (body or {}).get("error") or last_object(err) or {}
-    error = error.get("error", error) if isinstance(error, Mapping) else {"why": str(error)}
-    if isinstance(error, str):
-        error = {"why": error}
+    told = error if isinstance(error, Mapping) else {"why": error}
     lines = [line for line in err.strip().splitlines() if line.strip()]
     fallback = lines[-1].strip() if lines else f"it ended with {code} and said nothing"
     raise DeployError(
-        str(error.get("what") or what),
-        str(error.get("why") or fallback),
-        str(error.get("next") or "see what it wrote: deploy logs backups"),
+        str(told.get("what") or what),
+        str(told.get("why") or fallback),
+        str(told.get("next") or "see what it wrote: deploy logs backups"),
         machine=machine,
-        detail="\n".join(lines[-8:-1]) if not error.get("why") else "",
+        detail="" if told.get("why") else "\n".join(lines[-8:-1]),
     )
 
 
-def last_object(text: str) -> Mapping[str, Any] | None:
-    """The JSON object of a program's output: all of it, or else its last line that is one, behind lines of progress."""
+def _json(text: str) -> Any:
+    """The JSON of a program's output: all of it, or else its last line that is some, behind lines of progress."""
     for candidate in (text, *reversed(text.strip().splitlines()[-20:])):
         try:
             body = json.loads(candidate)
         except ValueError:
             continue
-        if isinstance(body, dict):
+        if isinstance(body, dict | list):
             return body
     return None
 
@@ -199,45 +188,57 @@ def archives(body: Mapping[str, Any]) -> tuple[Archive, ...]:
             newest_wal=str(one.get("newest_wal") or ""),
             newest_commit=str(one.get("newest_commit") or ""),
             lag=_number(one.get("lag_seconds")),
-            error=_words(one.get("error")),
+            error=words(one.get("error")),
         )
         for one in body.get("repositories") or ()
     )
 
 
-def snapshots(body: Mapping[str, Any], machine: str) -> tuple[Snapshots, ...]:
-    """The answer of `files_status`."""
+def snapshots(body: Sequence[Mapping[str, Any]], machine: str) -> tuple[Snapshots, ...]:
+    """The answer of `files_status` and `create_files`."""
     return tuple(
         Snapshots(
             name=str(one["name"]),
             machine=machine,
             last=str(one.get("last_point") or ""),
             age=_number(one.get("age_seconds")),
-            points=int(one.get("points") or 0),
+            points=int(one.get("snapshots") or 0),
             size=int(one.get("size") or 0),
-            error=_words(one.get("error")),
+            error=words(one.get("error")),
         )
-        for one in body.get("repositories") or ()
+        for one in body
     )
 
 
-def listed_points(body: Mapping[str, Any]) -> tuple[Point, ...]:
+def listed_points(body: Sequence[Mapping[str, Any]]) -> tuple[Point, ...]:
     """The answer of `points`, the oldest first."""
-    found = [Point(str(one["point"]), tuple(one.get("machines") or ())) for one in body.get("points") or ()]
+    found = [Point(str(one["point"]), tuple(sorted(one.get("machines") or ()))) for one in body]
     return tuple(sorted(found, key=lambda point: point.at))
 
 
-def damages(body: Mapping[str, Any]) -> tuple[Damage, ...]:
-    """The answer of `verify_database` and `verify_files`: empty when all is as it was written."""
-    return tuple(
-        Damage(str(one.get("what", "")), _words(one.get("why"))) for one in body.get("damaged") or ()
-    )
+def damaged_database(body: Mapping[str, Any]) -> tuple[Damage, ...]:
+    """The answer of `verify_database`: empty when all is as it was written."""
+    return tuple(Damage(str(one.get("what", "")), words(one.get("why"))) for one in body.get("damaged") or ())
+
+
+def damaged_files(body: Sequence[Mapping[str, Any]]) -> tuple[Damage, ...]:
+    """The answer of `verify_files`."""
+    found = []
+    for one in body:
+        if one.get("ok"):
+            continue
+        texts = list(one.get("errors") or ()) or [words(one.get("error")) or "it could not be verified"]
+        found += [Damage("snapshots", str(text)) for text in texts[:FEW]]
+        if len(texts) > FEW:
+            found.append(Damage("snapshots", f"and {len(texts) - FEW} more"))
+    return tuple(found)
 
 
 def queues(body: Mapping[str, Any]) -> tuple[Queue, ...]:
     """The answer of `queue_status` and `release_queue`."""
+    names = ("waiting", "expired", "received", "released", "dropped")
     return tuple(
-        Queue(kind, bool(one.get("held")), int(one.get("waiting") or 0), int(one.get("dropped") or 0))
+        Queue(kind, bool(one.get("held")), **{name: int(one[name]) for name in names if name in one})
         for kind in ("mail", "sms")
         if isinstance(one := body.get(kind), Mapping)
     )
@@ -247,7 +248,7 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
     """An error of a program: a text, or {what, why, next}."""
     if isinstance(value, Mapping):
         return ": ".join(str(value[key]) for key in ("what", "why") if value.get(key))

@@ -13,7 +13,7 @@ from deployer.core.finding import Finding
 from deployer.core.machine import Machine
 from deployer.core.provider import Keeping, Preparing, Remarking, ReverseDns
 from deployer.flow import names, provision, sizes
-from deployer.flow.doctor import inside, outside, project, vendor
+from deployer.flow.doctor import backups, inside, outside, project, vendor
 from deployer.flow.doctor.runner import Runner, in_background
 from deployer.flow.doctor.scene import Scene
 from deployer.flow.session import Session
@@ -57,6 +57,7 @@ class Examination:
             self.runner.start("dns.registrar", "registrar", partial(outside.registrar, self.scene))
         else:
             self._skip(_VENDORS, _PRIVATE)
+        self._backups()
         existing = self._existing(listing)
         if existing is not None:
             self.runner.start("vendor.price", "price", partial(self._prices, existing))
@@ -73,6 +74,13 @@ class Examination:
             project.recovery(str(path), path.exists()),
             project.exposed(list_secrets(self.session.request)),
         ]
+
+    def _backups(self) -> None:
+        listed = self.project.inventory.repositories
+        self._say(backups.vendors(listed, self.vendor, public=self.scene.public))
+        for one in listed:
+            check = partial(backups.repository, self.scene, one)
+            self.runner.start("backups.repository", f"repository {one.name}", check)
 
     def _access(self) -> list[Finding]:
         error: DeployError | None = None

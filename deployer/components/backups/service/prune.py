@@ -6,6 +6,7 @@
 # Answer (last line): {"database": {...}, "files": {...}} or {"error": {what, why, next}}, and then exit code 1.
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -47,9 +48,17 @@ def run(
     if done.returncode not in codes:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         wrong = [line for line in lines if "ERROR" in line or "Fatal" in line] or lines
-        why = " / ".join(line.strip() for line in wrong[-3:])[:600] or f"it ended with {done.returncode}"
+        why = " / ".join(plain(line) for line in wrong[-3:])[:600] or f"it ended with {done.returncode}"
         raise Failure(what, why, "see whether the key may delete, and the repository answers; run it again")
     return done.stdout
+
+
+def plain(line: str) -> str:
+    """A line of an error; restic wraps some in JSON."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, KeyError, TypeError):
+        return line.strip()
 
 
 def private(folder: str, name: str, text: str) -> str:
@@ -114,7 +123,8 @@ def info(settings: str) -> dict[str, Any]:
         "reading which backups there are",
         ["pgbackrest", f"--config={settings}", "--stanza=main", "--output=json", "info"],
     )
-    found = json.loads(out or "[]")
+    # Messages in it may hold line ends as they are.
+    found = json.loads(out or "[]", strict=False)
     return found[0] if found else {}
 
 
@@ -125,14 +135,14 @@ def labels(stanza: dict[str, Any]) -> list[str]:
 def database(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     settings = pgbackrest_settings(folder, request["repository"], int(request["keep_full"]))
     before = info(settings)
-    code = int((before.get("status") or {}).get("code", 99))
     if not labels(before):
-        if code in (0, 1, 2):
+        # 0: good; 1: no stanza; 2: no backups.
+        status = (before.get("repo") or [{}])[0].get("status") or before.get("status") or {"code": 1}
+        if int(status["code"]) in (0, 1, 2):
             return {"deleted": [], "kept": []}
-        why = str((before.get("status") or {}).get("message", "it says nothing"))
-        raise Failure(
-            "reading which backups there are", why, "see whether the repository answers: deploy doctor"
-        )
+        why = " ".join(str(status["message"]).split())[:600]
+        next = "see whether the repository answers with this key, and the secrets bundle is the newest: deploy doctor"
+        raise Failure("reading which backups there are", why, next)
     run(
         "deleting old backups of the database",
         ["pgbackrest", f"--config={settings}", "--stanza=main", "expire"],
@@ -167,16 +177,45 @@ def files(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     listed = run("reading which snapshots there are", [*common, "snapshots", "--json"], environment, (0, 10))
     if not listed.strip().startswith("["):
         return {"deleted": 0, "kept": 0}
-    before = len(json.loads(listed))
-    if not before:
-        return {"deleted": 0, "kept": 0}
-    # By machine: what a machine that is gone left stays for as many days before its last one.
-    keep = [f"--keep-within={int(request['keep_files'])}d", "--group-by=host"]
-    run("deleting old snapshots of files", [*common, "forget", *keep, "--prune", "--quiet"], environment)
-    after = len(
-        json.loads(run("reading what is left", [*common, "snapshots", "--json"], environment) or "[]")
-    )
-    return {"deleted": before - after, "kept": after}
+    snapshots = json.loads(listed) or []
+    gone = old(snapshots, int(request["keep_files"]) * 86400)
+    for at in range(0, len(gone), 200):
+        run(
+            "forgetting old snapshots of files",
+            [*common, "forget", "--quiet", *gone[at : at + 200]],
+            environment,
+        )
+    # Also when nothing is old: a run that was broken off may have left what nobody names.
+    run("deleting what no snapshot needs", [*common, "prune", "--quiet"], environment)
+    return {"deleted": len(gone), "kept": len(snapshots) - len(gone)}
+
+
+def old(snapshots: list[dict[str, Any]], seconds: float) -> list[str]:
+    """Ids of the snapshots to forget. Each machine's count from its own newest one: what a machine left that is gone
+    stays. Of the app's releases those that were in use at a time that can be restored to stay."""
+    hosts: dict[str, list[tuple[float, str, bool]]] = {}
+    for one in snapshots:
+        point = any(tag.startswith("point=") for tag in one.get("tags") or [])
+        hosts.setdefault(one["hostname"], []).append((moment(one["time"]), one["id"], point))
+    gone = []
+    for listed in hosts.values():
+        points = [at for at, _, point in listed if point]
+        if not points:
+            continue
+        first = max(points) - seconds
+        releases = [at for at, _, point in listed if not point and at <= first]
+        in_use = max(releases, default=first)
+        gone += [id for at, id, point in listed if at < (first if point else in_use)]
+    return gone
+
+
+def moment(text: str) -> float:
+    """Seconds of a time as restic writes it, with nanoseconds."""
+    head, _, tail = text.partition(".")
+    zone = tail.lstrip("0123456789") if tail else ""
+    return datetime.datetime.fromisoformat(
+        head.replace("Z", "+00:00") + zone.replace("Z", "+00:00")
+    ).timestamp()
 
 
 def main() -> int:
@@ -185,11 +224,14 @@ def main() -> int:
     try:
         os.chmod(folder, 0o700)
         work = {"database": database, "files": files}
-        print(json.dumps({part: work[part](folder, request) for part in request["parts"]}))
-        return 0
-    except Failure as error:
-        print(json.dumps({"error": error.body}))
-        return 1
+        answer: dict[str, Any] = {}
+        for part in request["parts"]:
+            try:
+                answer[part] = work[part](folder, request)
+            except Failure as error:
+                answer.setdefault("error", error.body)
+        print(json.dumps(answer))
+        return 1 if "error" in answer else 0
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
