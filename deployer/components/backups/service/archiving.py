@@ -6,6 +6,7 @@ Not a program. The state: {"generation": 1, "repositories": {NAME: {
     in_since    since when it does
     needs_full  its WAL has a gap: it counts again after a full backup
     returns     how often it came back without getting as far as its full backup
+    gaps        stretches of WAL that it never got: [{"first", "last"}], names of segments, last "" while it is out
 }}}
 """
 
@@ -17,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ NEVER = "it has not answered yet"
 def fresh(entry: Mapping[str, Any] | None = None) -> dict[str, Any]:
     plain = {
         "archiving": False, "out_since": "", "out_why": NEVER, "in_since": "", "needs_full": True, "returns": 0,
+        "gaps": [],
     }  # fmt: skip
     return {**plain, **(entry or {})}
 
@@ -73,11 +75,12 @@ def update(wanted: Mapping[str, Any], change: Callable[[dict[str, Any]], None]) 
 @dataclass(frozen=True)
 class Backlog:
     """Bytes of WAL that wait: all of it, and what each repository lacks. pushed: seconds since a repository took
-    something; None for never."""
+    something; None for never. first: the oldest segment that each lacks."""
 
     total: int
     lacks: Mapping[str, int]
     pushed: Mapping[str, float | None]
+    first: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(wanted: Mapping[str, Any], cluster: Path = pgbackrest.CLUSTER) -> Backlog:
@@ -86,12 +89,23 @@ def measure(wanted: Mapping[str, Any], cluster: Path = pgbackrest.CLUSTER) -> Ba
     except OSError:
         names = []
     ready = {name[:-6] for name in names if name.endswith(".ready")}
-    lacks, pushed = {}, {}
+    lacks, pushed, first = {}, {}, {}
     for one in wanted["repositories"]:
         done, last = _done(pgbackrest.work_folder(wanted, one["name"]))
         lacks[one["name"]] = len(ready - done) * pgbackrest.SEGMENT
         pushed[one["name"]] = time.time() - last if last else None
-    return Backlog(len(ready) * pgbackrest.SEGMENT, lacks, pushed)
+        first[one["name"]] = min((name for name in ready - done if len(name) == 24), default="")
+    return Backlog(len(ready) * pgbackrest.SEGMENT, lacks, pushed, first)
+
+
+def newest(cluster: Path = pgbackrest.CLUSTER) -> str:
+    """The newest segment that PostgreSQL has finished; "" for none."""
+    try:
+        names = os.listdir(cluster / "pg_wal/archive_status")
+    except OSError:
+        names = []
+    stems = (name.rpartition(".")[0] for name in names)
+    return max((name for name in stems if len(name) == 24), default="")
 
 
 def _done(work: Path) -> tuple[set[str], float]:

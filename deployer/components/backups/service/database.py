@@ -100,8 +100,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.verb == "create":
         return database_create.create(wanted, arguments.repository, arguments.type)
     if arguments.verb == "verify":
-        pgbackrest.repository(wanted, arguments.repository)
-        return database_verify.verify(arguments.repository, database_create.conf(arguments.repository))
+        name = arguments.repository
+        pgbackrest.repository(wanted, name)
+        gaps = archiving.read(wanted)["repositories"][name]["gaps"]
+        return database_verify.verify(name, database_create.conf(name), gaps)
     return status(wanted)
 
 

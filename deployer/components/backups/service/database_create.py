@@ -70,7 +70,12 @@ def _bring_in(wanted: Mapping[str, Any], name: str) -> None:
 
     def change(repositories: dict[str, Any]) -> None:
         if not repositories[name]["archiving"]:
-            repositories[name].update(archiving=True, out_since="", out_why="", in_since=iso(now()))
+            gaps = [{**gap, "last": gap["last"] or last} for gap in repositories[name]["gaps"]]
+            repositories[name].update(
+                archiving=True, out_since="", out_why="", in_since=iso(now()), gaps=gaps
+            )
+
+    last = archiving.newest()
 
     archiving.update(wanted, change)
 

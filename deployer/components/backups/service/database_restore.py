@@ -418,6 +418,8 @@ def _size(folder: Path) -> int:
 
 def main() -> int:
     work = Work(json.loads(REQUEST.read_text(encoding="utf-8")))
+    # It holds the repository's keys.
+    REQUEST.unlink()
     try:
         work.run()
     except Failed as error:

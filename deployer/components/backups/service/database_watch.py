@@ -76,6 +76,7 @@ def take_out(wanted: dict[str, Any]) -> dict[str, Any]:
         for name, why in archiving.leaving(backlog, inside, bound).items():
             print(f"{name} leaves the archiving: {why}", flush=True)
             entry = repositories[name]
+            entry["gaps"] = [*entry["gaps"], {"first": backlog.first[name], "last": ""}][-50:]
             returns = entry["returns"] + (1 if entry["needs_full"] else 0)
             entry.update(
                 archiving=False, out_since=pgbackrest.iso(pgbackrest.now()), out_why=why, in_since="",

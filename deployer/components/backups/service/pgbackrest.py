@@ -13,6 +13,7 @@ import os
 import pwd
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -217,10 +218,13 @@ def as_postgres(
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def call(conf: Path, *words: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    """pgBackRest with one repository's configuration. Its words go to standard error, answers to standard output."""
+def call(
+    conf: Path, *arguments: str, timeout: float, words: str = "warn"
+) -> subprocess.CompletedProcess[str]:
+    """pgBackRest with one repository's configuration. Answers go to standard output, its words, from the level `words`
+    on, to standard error."""
     argv = ["pgbackrest", f"--config={conf}", f"--stanza={STANZA}", "--log-level-console=off"]
-    return as_postgres([*argv, "--log-level-stderr=warn", *words], timeout=timeout)
+    return as_postgres([*argv, f"--log-level-stderr={words}", *arguments], timeout=timeout)
 
 
 def good(what: str, conf: Path, *words: str, timeout: float) -> str:
@@ -345,7 +349,7 @@ def last_commit(conf: Path, segment: str, folder: Path, timeout: float = 30) -> 
 def scratch() -> Iterator[Path]:
     """A folder in memory that postgres may write, for one segment at a time."""
     user = pwd.getpwnam("postgres")
-    path = Path(f"/run/postgresql/deploy-{os.getpid()}")
+    path = Path(tempfile.mkdtemp(prefix="deploy-", dir="/run/postgresql"))
     folder(path, 0o700, user.pw_uid, user.pw_gid)
     try:
         yield path
