@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import holding
-from ground import PROGRAMS, STATE, Failure, alone, iso, read, run, seconds, write
+from ground import FOLDER, PROGRAMS, STATE, Failure, alone, iso, read, run, seconds, write
 from places import apply_owner, beside, swap_file, swap_folder, translate
 from repository import CACHE, Restic, point_of, tagged
 from staging import POSTFIX, STAGING, digest, slug
@@ -144,7 +144,9 @@ class Restore:
             )
         newest: dict[str, dict[str, Any]] = {one["hostname"]: one for one in usable}
         # This machine's own name first, then the newest.
-        mine = str(self.request.get("machine", ""))
+        mine = str(
+            self.request.get("machine") or (read(FOLDER / "settings.json", {}) or {}).get("machine", "")
+        )
         order = sorted(
             newest.values(), key=lambda one: (one["hostname"] == mine, point_of(one)), reverse=True
         )
@@ -233,6 +235,7 @@ class Restore:
             (log / "appendonly.aof.manifest").write_text(text)
             for path in (new, log, *log.iterdir()):
                 apply_owner(path, entry, path.is_dir())
+                path.chmod(path.stat().st_mode & 0o750)
             return
         new.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(copy, new)
