@@ -74,7 +74,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "last_full": _moment(row["last_full"]) or "none",
             "last_diff": _moment(row["last_diff"]),
             "size": size(row["size"]),
-            "newest_commit": f"{age(row['commit_age'])} ago" if row["lag"] is not None else "none",
+            "newest_commit": f"{age(row['lag'])} ago" if row["lag"] is not None else "none",
             "files": f"{age(row['files_age'])} ago" if row["files_age"] is not None else "none",
             "points": str(row["points"]),
             "proven": proof(row),

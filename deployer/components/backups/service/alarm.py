@@ -75,6 +75,8 @@ def tell(program: str) -> list[dict[str, Any]]:
         found = json.loads(done.stdout)
         if isinstance(found, list):
             return found
+        if "repositories" in found:
+            return list(found["repositories"])
         why = str((found.get("error") or {}).get("why") or done.stdout[:200])
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         why = str(error)

@@ -104,7 +104,8 @@ def copy_valkey(where: Path, copy: Path) -> None:
         f"dumping Valkey's data of {where}",
         ["valkey-cli", "-h", "127.0.0.1", "-p", config.get("port", "6379"), "--rdb", str(new)],
         timeout=BOUND,
-        environment={"VALKEYCLI_AUTH": config.get("requirepass", "")},
+        # Debian's 8.1 reads it by its old name only.
+        environment=dict.fromkeys(("REDISCLI_AUTH", "VALKEYCLI_AUTH"), config.get("requirepass", "")),
         next="see `systemctl status valkey-server`",
     )
     os.replace(new, copy)
