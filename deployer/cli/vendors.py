@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,8 @@ import click
 
 from deployer.cli import output, results
 from deployer.cli.draw import confirmation, drawing
-from deployer.cli.options import Verb, need_project, request, settings, target, targets
+from deployer.cli.options import Settings, Verb, need_project, request, settings, target, targets
+from deployer.core.errors import InputError
 
 if TYPE_CHECKING:
     from deployer.flow.request import Request
@@ -161,17 +164,37 @@ def _age(seconds: float | None) -> str:
 
 @click.command(cls=Verb)
 @target
-def adopt(provider: str | None, inventory: Path | None) -> None:
+@click.option(
+    "--from",
+    "source",
+    metavar="URL",
+    help="Everything back from this repository: s3://KEY@host/bucket/prefix or file:///path.",
+)
+def adopt(provider: str | None, inventory: Path | None, source: str | None) -> None:
     """Take over a deployment on this computer.
 
     Rebuilds what this computer knows of a deployment that another one brought up: from the labels at the
     vendor and the secrets bundle. Says what it found; changes nothing there.
 
+    With --from, on a computer that has an age identity and nothing else: brings stack, inventories, templates
+    and secrets back from a repository's catalogue into this folder, and overwrites nothing. The repository's
+    secret key is asked for, or taken from the variable DEPLOY_REPOSITORY_SECRET.
+
     \b
     Example:
       deploy adopt --provider hetzner
+      deploy adopt --from 's3://KEY@s3.example.net/backups/agora?region=eu-1'
     """
     chosen = settings()
+    if source is not None:
+        if provider or inventory:
+            raise InputError(
+                "adopting",
+                "--from and --provider were both given",
+                "with --from the inventories come from the repository; leave --provider and --inventory out",
+            )
+        _regain(source, chosen)
+        return
     with drawing(chosen) as draw:
         asked = request(provider, inventory)
         from deployer.flow.adopt import adopt as flow
@@ -189,3 +212,37 @@ def adopt(provider: str | None, inventory: Path | None) -> None:
     for note in result["notes"]:
         output.write(f"note: {note}")
     output.write(f"This computer knows {result['deployment']} now.")
+
+
+def _regain(source: str, chosen: Settings) -> None:
+    from deployer.flow.regain import VARIABLE, needs_secret, regain
+    from deployer.flow.request import Request
+
+    secret = os.environ.get(VARIABLE, "")
+    if needs_secret(source) and not secret:
+        if chosen.json or not sys.stdin.isatty():
+            raise InputError(
+                "asking for the repository's secret key",
+                "there is no terminal to ask on",
+                f"set the variable {VARIABLE}",
+            )
+        secret = click.prompt("Secret key of the repository", hide_input=True, err=True)
+    root = chosen.root
+    if not root.is_dir():
+        raise InputError("adopting", f"the folder {root} does not exist", f"mkdir {root}")
+    with drawing(chosen) as draw:
+        asked = Request(root=root, identity=chosen.identity, verbose=chosen.verbose, debug=chosen.debug)
+        result = regain(asked, draw, source, secret)
+    if chosen.json:
+        output.write_json("result", {"data": result})
+        return
+    for name in result["written"]:
+        output.write(f"wrote {root / name}")
+    for name in result["there"]:
+        output.write(f"kept {root / name}, which is the same")
+    for note in result["notes"]:
+        output.write(f"note: {note}")
+    output.write(
+        f"This folder is the project of {result['stack']} as of {result['at']} "
+        f"(generation {result['generation']}, last live: {result['deployment']})."
+    )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets as randomness
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ from deployer.core.errors import DeployError
 from deployer.core.events import Event
 from deployer.core.generation import Generation
 from deployer.core.model import Project, Repository
-from deployer.flow.entries import FORMAT, Damage, Entry, fetch, latest, prints, verify
+from deployer.flow.entries import FORMAT, Damage, Entry, digest, fetch, latest, prints, verify
 
 if TYPE_CHECKING:
     from deployer.flow.session import Session
@@ -59,14 +58,14 @@ def write(session: Session, repositories: Sequence[Repository] | None = None) ->
         raise DeployError(
             "writing the catalogue", f"{project.deployment} is not the live deployment, so it has none"
         )
-    parts, digest = _parts(session), _digest(session, live)
+    parts, now = _parts(session), _digest(session, live)
     chosen = project.inventory.repositories if repositories is None else repositories
     rows, kept, errors = [], _known(project), []
     for one in chosen:
         row: dict[str, object] = {"repository": one.name, "id": "", "bytes": 0, "error": ""}
         try:
             row["id"], row["bytes"] = _put(one, project, live, parts)
-            kept[one.name] = digest
+            kept[one.name] = now
         except DeployError as error:
             row["error"] = error.why
             errors.append(error)
@@ -85,8 +84,8 @@ def write_changed(session: Session) -> list[dict[str, object]]:
     live = generation.held(session.secrets, str(project.deployment))
     if live is None or not project.inventory.repositories:
         return []
-    digest, known = _digest(session, live), _known(project)
-    changed = [one for one in project.inventory.repositories if known.get(one.name) != digest]
+    now, known = _digest(session, live), _known(project)
+    changed = [one for one in project.inventory.repositories if known.get(one.name) != now]
     # A folder that only the machines have gets its entry from another computer, or never.
     here = [one for one in changed if one.kind != "path" or _mounted(one)]
     if not here:
@@ -130,7 +129,7 @@ def fingerprints(secrets: Mapping[str, str]) -> dict[str, str]:
 def differing(fingerprinted: Mapping[str, str], secrets: Mapping[str, str]) -> list[str]:
     """Names of secrets that an entry fingerprinted and that are missing or of another value now."""
     ours = fingerprints(secrets)
-    return sorted(name for name, digest in fingerprinted.items() if ours.get(name) != digest)
+    return sorted(name for name, value in fingerprinted.items() if ours.get(name) != value)
 
 
 def _put(
@@ -140,7 +139,8 @@ def _put(
 
     store = open_store(repository)
     at = datetime.now(UTC)
-    name = f"{at:%Y%m%dT%H%M%SZ}-{randomness.token_hex(2)}"
+    # Names sort by time.
+    name = f"{at:%Y%m%dT%H%M%SZ-%f}"
     top = f"{generation.catalogue_key(project.stack.name, live.number)}/{name}"
     manifest = {
         "format": FORMAT,
@@ -155,7 +155,8 @@ def _put(
     }
     for part, data in parts.items():
         store.put(f"{top}/{part}", data)
-    store.put(f"{top}/manifest.json", json.dumps(manifest, indent=1).encode())
+    text = json.dumps({**manifest, "digest": digest(manifest)}, indent=1)
+    store.put(f"{top}/manifest.json", text.encode())
     return name, sum(map(len, parts.values()))
 
 

@@ -44,7 +44,7 @@ class Entry:
 
 def stacks(store: Store) -> list[str]:
     """The stacks that have backups in the repository."""
-    return [name for name in store.folders() if "generations" in store.folders(f"{name}/")]
+    return [name for name in store.folders() if generation.claimed(store.list(f"{name}/generations/"))]
 
 
 def latest(store: Store, stack: str, only: int = 0) -> tuple[Entry, list[Damage]]:
@@ -73,13 +73,16 @@ def read(store: Store, stack: str, number: int, name: str) -> tuple[Entry | None
     top = f"{generation.catalogue_key(stack, number)}/{name}"
     try:
         manifest = json.loads(store.get(f"{top}/manifest.json"))
-        listed = {part: manifest["objects"][part] for part in OBJECTS}
-        if manifest["format"] != FORMAT:
-            return None, [Damage(f"{top}/manifest.json", "a newer version of this tool wrote it")]
+        whole = manifest.pop("digest") == digest(manifest)
     except MissingError:
         return None, [Damage(f"{top}/manifest.json", "it is missing")]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None, [Damage(f"{top}/manifest.json", "it does not hold what we write")]
+    if not whole:
+        return None, [Damage(f"{top}/manifest.json", "its content was changed")]
+    if manifest["format"] != FORMAT:
+        return None, [Damage(f"{top}/manifest.json", "a newer version of this tool wrote it")]
+    listed = manifest["objects"]
     objects, damaged = {}, []
     for part in OBJECTS:
         try:
@@ -90,6 +93,11 @@ def read(store: Store, stack: str, number: int, name: str) -> tuple[Entry | None
         if why := _wrong(objects[part], listed[part]):
             damaged.append(Damage(f"{top}/{part}", why))
     return (None, damaged) if damaged else (Entry(stack, number, name, manifest, objects), [])
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """What a manifest says of itself, so that damage to it shows too."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def verify(session: Session, repository: Repository) -> list[Damage]:

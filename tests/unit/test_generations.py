@@ -118,7 +118,7 @@ def test_a_repository_that_is_added_gets_passwords_and_claim(root: Path, calls: 
     inventory(root, "east", "west")
     calls.clear()
     run(root)
-    assert set(calls) == {"west"}
+    assert calls[0] == "west"
     assert claimed(root, "west")["generation"] == 1
     assert all(secret.name in bundle(root).values for secret in generation.ciphers(1, "west"))
 
@@ -139,7 +139,7 @@ def test_a_computer_that_remembers_nothing_finds_the_claims(root: Path) -> None:
     shutil.rmtree(root / ".deploy")
     run(root)
     assert (root.parent / "east" / FIRST).read_bytes() == before
-    assert len(list((root.parent / "east").rglob("*.json"))) == 1
+    assert len(list((root.parent / "east" / "agora/generations").iterdir())) == 1
 
 
 def test_old_secrets_are_refused(root: Path) -> None:
