@@ -7,12 +7,24 @@ import sys
 import click
 
 from deployer import __version__
-from deployer.cli import about, backups, bring, doctor, failures, init, machines, output, secrets, vendors
+from deployer.cli import (
+    about,
+    backups,
+    bring,
+    doctor,
+    failures,
+    init,
+    machines,
+    output,
+    restore,
+    secrets,
+    vendors,
+)
 from deployer.cli.options import Settings, Verbs
 
 HEADINGS = {
     "Service": ("up", "plan", "status", "doctor", "down"),
-    "Backups": ("backup", "queue"),
+    "Backups": ("backup", "restore", "drill", "queue"),
     "Vendors": ("offers", "orphans", "adopt"),
     "Machines": ("logs", "ssh", "exec", "inbox"),
     "Project": ("init", "secrets"),
@@ -46,6 +58,8 @@ for verb in (
     doctor.doctor,
     bring.down,
     backups.backup,
+    restore.restore,
+    restore.drill,
     backups.queue,
     vendors.offers,
     vendors.orphans,
