@@ -14,6 +14,7 @@ from deployer.core.resources import service_file
 PROGRAMS = "/usr/local/lib/deploy/backups"
 # Damaged things of one repository that are named.
 FEW = 10
+_ADVICE = ("restic repair", "damaged pack files", "Damaged pack files", "Fatal: repository contains errors")
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,11 @@ def damaged_files(body: Sequence[Mapping[str, Any]]) -> tuple[Damage, ...]:
     for one in body:
         if one.get("ok"):
             continue
-        texts = list(one.get("errors") or ()) or [words(one.get("error")) or "it could not be verified"]
-        found += [Damage("snapshots", str(text)) for text in texts[:FEW]]
+        lines = [" ".join(str(text).split())[:200] for text in one.get("errors") or ()]
+        # Beside what is damaged restic says that something is, and how it would be mended.
+        telling = [line for line in lines if line and not any(word in line for word in _ADVICE)]
+        texts = list(dict.fromkeys(telling)) or [words(one.get("error")) or "it could not be verified"]
+        found += [Damage("snapshots", text) for text in texts[:FEW]]
         if len(texts) > FEW:
             found.append(Damage("snapshots", f"and {len(texts) - FEW} more"))
     return tuple(found)
