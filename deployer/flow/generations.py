@@ -17,7 +17,9 @@ from deployer.core.component import Secret
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event
 from deployer.core.generation import Generation
+from deployer.core.machine import Machine
 from deployer.core.model import Project, Repository
+from deployer.core.provider import Listing
 from deployer.flow import claims
 
 if TYPE_CHECKING:
@@ -125,6 +127,36 @@ def raise_generation(session: Session, by: str = "") -> Generation:
         _keep(session, (live,), live.number)
     _write(session, live, repositories)
     return live
+
+
+def refuse_empty(session: Session, existing: Mapping[str, Machine]) -> None:
+    """Raise DeployError when the live deployment's database machine is gone with its disk, and backups of it exist: a
+    new one would be empty, and write where the old one did. For an `up` that is about to make machines."""
+    project, provider = session.project, session.provider
+    live = generation.held(session.secrets, str(project.deployment))
+    names = [entry.name for entry in project.inventory.machines if "database" in entry.roles]
+    if not live or not project.inventory.repositories or any(name in existing for name in names):
+        return
+    if isinstance(provider, Listing) and any(
+        one.data and one.deployment == project.deployment for one in provider.resources()
+    ):
+        # Its data volume was kept, and is attached again.
+        return
+    for repository in project.inventory.repositories:
+        try:
+            newest = claims.newest_wal(project, live.number, repository)
+        except DeployError:
+            # Another one may tell.
+            continue
+        if newest:
+            name = project.inventory.name
+            raise DeployError(
+                f"making {', '.join(names)}",
+                f"{project.deployment} is live, its database is gone, and {repository.name} holds backups of it: deploy up "
+                "would begin with an empty one",
+                f"deploy restore --provider {name} brings the data back; to begin anew without them: deploy down "
+                f"--provider {name}, then deploy up",
+            )
 
 
 def release(session: Session) -> None:

@@ -83,6 +83,7 @@ def list_secrets(request: Request) -> list[dict[str, object]]:
 
 def set_secret(request: Request, name: str, value: str) -> dict[str, object]:
     """Give a secret a value of one's own."""
+    _refuse_backups("setting a secret", name)
     bundle = _existing(request)
     entry = bundle.entries.get(name)
     kind = entry.kind if entry else "given"
@@ -102,6 +103,7 @@ def rotate(request: Request, name: str) -> dict[str, object]:
     """Replace one secret by a new one; name "recovery" replaces the recovery identity. Says what follows."""
     from deployer.project import load_stack
 
+    _refuse_backups("rotating a secret", name)
     bundle = _existing(request)
     if name == "recovery":
         bundle.new_recovery()
@@ -126,6 +128,16 @@ def rotate(request: Request, name: str) -> dict[str, object]:
                 issuer = Secret(other, "issuer")
                 bundle.put(issuer, generator.make(issuer, bundle.values), generator.purpose(issuer))
     return {"name": name, "notes": [*bundle.save(), *_consequences(name, entry.kind), _BRING]}
+
+
+def _refuse_backups(what: str, name: str) -> None:
+    """What is in the repositories opens with the value that it was written with."""
+    if name.startswith("backups/"):
+        raise InputError(
+            what,
+            f"{name} belongs to a generation of the backups: with another value they could not be read",
+            "the next restore or migration opens a generation with new passwords (docs/backups.md)",
+        )
 
 
 def former(secrets: Mapping[str, str], name: str) -> list[str]:

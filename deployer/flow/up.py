@@ -60,13 +60,22 @@ def _up(session: Session, started: datetime, began: float) -> dict[str, Any]:
 
     with lock(session.project.state_dir, "up") as held:
         standing = generations.check(session)
-        run = make_machines(session, held, started, began)
+        run = make_machines(session, held, started, began, standing)
         generations.claim(session, standing)
         return converge(session, run)
 
 
-def make_machines(session: Session, held: Any, started: datetime, began: float) -> Run:
-    """The machines, made or started where they are missing. held: the lock of the state folder."""
+def make_machines(
+    session: Session,
+    held: Any,
+    started: datetime,
+    began: float,
+    standing: generations.Standing | None = None,
+) -> Run:
+    """The machines, made or started where they are missing. held: the lock of the state folder.
+
+    standing: of an `up`, which must not begin an empty database where backups of a full one exist.
+    """
     from deployer.state.journal import Journal
 
     project = session.project
@@ -76,6 +85,8 @@ def make_machines(session: Session, held: Any, started: datetime, began: float) 
     specs: Sequence[MachineSpec] = session.machine_specs()
     destroy = _destroyed(session, specs, existing)
     if todo := [change.name for change in provision.missing(specs, existing)]:
+        if standing and not standing.take:
+            generations.refuse_empty(session, existing)
         session.provider.check()
         names.check(session, specs, existing)
     sized = sizes.choose(session, specs, existing)

@@ -15,6 +15,7 @@ from deployer import storage
 from deployer.core import generation
 from deployer.core.errors import DeployError, InputError
 from deployer.core.generation import Generation
+from deployer.core.machine import Deployment
 from deployer.flow import generations
 from deployer.flow import plan as planning
 from deployer.flow import session as sessions
@@ -22,10 +23,11 @@ from deployer.flow import up as upping
 from deployer.flow.down import down
 from deployer.flow.plan import plan
 from deployer.flow.request import Request
+from deployer.flow.secrets import rotate, set_secret
 from deployer.flow.session import Session
 from deployer.flow.up import up
 from deployer.project.bundle import Bundle
-from tests.unit.fakevendor import Account, register
+from tests.unit.fakevendor import Account, register, resource
 from tests.unit.test_vendors import Log, SilentEngine, as_wanted
 
 US, OTHER = "agora@cloud", "agora@other"
@@ -251,6 +253,46 @@ def test_nobody_answers(root: Path, account: Account) -> None:
         run(root)
     assert "east: https://127.0.0.1:1 does not answer" in caught.value.detail
     assert account.machines == {} and generation.current(bundle(root).values) is None
+
+
+def backed_up(root: Path) -> None:
+    """As pgBackRest leaves a repository."""
+    database = root.parent / "west" / generation.database_key("agora", 1)
+    for path in ("backup/main/backup.info", "archive/main/17-1/0000/000000010000000000000001-abc.zst"):
+        (database / path).parent.mkdir(parents=True, exist_ok=True)
+        (database / path).touch()
+
+
+def test_an_empty_database_does_not_follow_one_that_vanished(root: Path, account: Account) -> None:
+    run(root)
+    account.machines.clear()
+    run(root)
+    # Nothing was ever backed up: a first run that was killed goes on. Now there is.
+    backed_up(root)
+    run(root)
+    account.machines.clear()
+    with pytest.raises(DeployError, match="would begin with an empty one") as caught:
+        run(root)
+    assert account.machines == {} and "deploy restore --provider cloud" in caught.value.next
+    # A volume that was kept has the data.
+    account.resources.append(resource("volume", "agora-data", Deployment("agora", "cloud"), data=True))
+    run(root)
+    account.machines.clear()
+    account.resources.clear()
+    down(Request(root, "cloud"), Log())
+    run(root)
+    assert [one.number for one in generation.known(bundle(root).values)] == [1, 2]
+
+
+def test_passwords_of_backups_are_not_rotated(root: Path) -> None:
+    run(root)
+    name = generation.ciphers(1, "east")[0].name
+    before = bundle(root).values[name]
+    with pytest.raises(InputError, match="could not be read"):
+        rotate(Request(root), name)
+    with pytest.raises(InputError, match="could not be read"):
+        set_secret(Request(root), name, "a value of my own")
+    assert bundle(root).values[name] == before
 
 
 def test_the_newest_wal_says_where_to_restore_from(root: Path) -> None:
