@@ -128,6 +128,7 @@ def create(request: Request, sink: Sink, repository: str | None, type: str) -> d
             f"files, point {point}",
             lambda name: scene.ask(name, "backing up files", actions.create_files(point), LONGEST),
             failed,
+            making=True,
         )
         failed += [f"files of {one.machine} to {one.name}: {one.error}" for one in files if one.error]
         database = []
@@ -174,9 +175,17 @@ def _step(scene: Scene, text: str, failed: list[str]) -> Iterator[None]:
 
 
 def all_machines(
-    scene: Scene, text: str, work: Callable[[str], Sequence[Mapping[str, Any]]], failed: list[str]
+    scene: Scene,
+    text: str,
+    work: Callable[[str], Sequence[Mapping[str, Any]]],
+    failed: list[str],
+    *,
+    making: bool = False,
 ) -> list[actions.Snapshots]:
-    """Ask for the files' backups side by side on all machines. failed: gets what failed, in words."""
+    """Ask for the files' backups side by side on all machines. failed: gets what failed, in words.
+
+    making: they are made, and one that failed is a failure of this run.
+    """
     began = time.monotonic()
     sink = scene.session.sink
     sink(Event("stage", text, status="start"))
@@ -198,8 +207,10 @@ def all_machines(
         answers = list(pool.map(one, scene.machines))
     bad = [answer for answer in answers if isinstance(answer, str)]
     failed += bad
-    sink(Event("stage", text, status="failed" if bad else "ok", seconds=_since(began)))
-    return [one for answer in answers if not isinstance(answer, str) for one in answer]
+    found = [one for answer in answers if not isinstance(answer, str) for one in answer]
+    status = "failed" if bad or (making and any(one.error for one in found)) else "ok"
+    sink(Event("stage", text, status=status, seconds=_since(began)))
+    return found
 
 
 def words(text: str, error: DeployError) -> str:
