@@ -82,13 +82,14 @@ def check(session: Session) -> Standing:
     if newest:
         question = (
             f"{newest.deployment}, which was live as generation {newest.number}, was taken down. Begin generation "
-            f"{newest.number + 1} at {us} with empty data? (deploy restore brings its data back)"
+            f"{newest.number + 1} at {us} with what its machines and volumes still hold, if anything? (deploy restore "
+            "brings the backed up data back)"
         )
         if not session.request.confirm(question):
             raise InputError(
                 "claiming a generation",
                 "stopped before anything was changed",
-                f"deploy restore --provider {project.inventory.name} brings the data back; deploy up --yes begins anew",
+                f"deploy restore --provider {project.inventory.name} brings the data back; deploy up --yes begins without",
             )
     return Standing(_new(newest.number + 1 if newest else 1, us), repositories)
 

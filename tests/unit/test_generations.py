@@ -187,7 +187,7 @@ def test_what_was_taken_down_can_be_followed_after_a_yes(root: Path) -> None:
 
     def no(question: str) -> bool:
         asked.append(question)
-        return "empty data" not in question
+        return "was taken down" not in question
 
     with pytest.raises(InputError, match="stopped before anything"):
         run(root, confirm=no)
