@@ -29,7 +29,7 @@ ALLOWED = Path("/run/deploy-guard/allowed")
 REFUSED = Path("/run/deploy-guard/refused")
 RECORD = STATE / "guard.json"
 # Seconds: one question; how long the others are waited for once one has answered; how long a boot tries.
-ASK, GRACE, PATIENCE, PAUSE = 10, 3, 55, 3
+ASK, GRACE, PATIENCE, PAUSE = 10, 8, 50, 3
 CLAIM = re.compile(r"generations/(\d{6})\.json\Z")
 # Exit codes of `check`.
 SUPERSEDED, BLIND = 3, 4
@@ -223,8 +223,9 @@ def watch() -> int:
         REFUSED.parent.mkdir(exist_ok=True)
         REFUSED.write_text(why)
         print(f"STOPPING EVERYTHING: {why}", file=sys.stderr)
-        # What requires the guard stops with it.
-        subprocess.run(["systemctl", "stop", "--no-block", UNIT], timeout=30, check=False)
+        # What requires the guard stops with it; nothing that wants to start meanwhile takes that back.
+        mode = "--job-mode=replace-irreversibly"
+        subprocess.run(["systemctl", "stop", "--no-block", mode, UNIT], timeout=30, check=False)
         return SUPERSEDED
     if verdict == "blind":
         print(f"going on, blindly: {why}", file=sys.stderr)
@@ -236,14 +237,16 @@ def _active() -> bool:
 
 
 def allow() -> int:
+    """Nothing happens to what runs; what was refused, or is being stopped, starts."""
     ALLOWED.parent.mkdir(exist_ok=True)
     ALLOWED.write_text(iso(time.time()))
     print("this machine may serve until its next boot, whatever the repositories say", file=sys.stderr)
-    REFUSED.parent.mkdir(exist_ok=True)
-    REFUSED.write_text("allowed")
-    return subprocess.run(
-        ["systemctl", "restart", UNIT] if not _active() else ["true"], timeout=120
-    ).returncode
+    if not REFUSED.exists() and _active():
+        return 0
+    REFUSED.write_text("allowed since")
+    # A stop that is under way must end first.
+    subprocess.run(["systemctl", "stop", UNIT], timeout=300, check=False)
+    return subprocess.run(["systemctl", "start", UNIT], timeout=120).returncode
 
 
 def status() -> int:

@@ -99,13 +99,14 @@ def copy_sqlite(where: Path, copy: Path) -> None:
 def copy_valkey(where: Path, copy: Path) -> None:
     """A dump over the connection, as a replica would get it. The password goes by the environment."""
     config = _valkey_config(Path("/etc/valkey/valkey.conf"))
+    password = config.get("requirepass", "")
     new = copy.with_name(copy.name + ".new")
     run(
         f"dumping Valkey's data of {where}",
         ["valkey-cli", "-h", "127.0.0.1", "-p", config.get("port", "6379"), "--rdb", str(new)],
         timeout=BOUND,
         # Debian's 8.1 reads it by its old name only.
-        environment=dict.fromkeys(("REDISCLI_AUTH", "VALKEYCLI_AUTH"), config.get("requirepass", "")),
+        environment=dict.fromkeys(("REDISCLI_AUTH", "VALKEYCLI_AUTH"), password) if password else {},
         next="see `systemctl status valkey-server`",
     )
     os.replace(new, copy)
