@@ -61,7 +61,11 @@ def spec(ctx: Context) -> ComponentSpec:
             " keep bounces and reports back",
         )
     ports = [Port(25, why="bounces, reports and postmaster's mail")]
-    if remote_apps(ctx):
+    if alarms(ctx):
+        ports.append(
+            Port(587, sources=("stack",), why="the app hands in its mail, and each machine its alarms")
+        )
+    elif remote_apps(ctx):
         ports.append(Port(587, sources=("app",), why="the app hands in its mail"))
     return ComponentSpec(
         name="mail_relay",
@@ -94,6 +98,13 @@ def remote_apps(ctx: Context) -> tuple[str, ...]:
     return tuple(ctx.machines[name].internal for name in names if name != ctx.machine.name)
 
 
+def alarms(ctx: Context) -> tuple[str, ...]:
+    """Internal addresses of all other machines, where each tells by mail what is wrong with its backups."""
+    if not (ctx.project.stack.backup.mail and ctx.project.inventory.repositories):
+        return ()
+    return tuple(one.internal for name, one in sorted(ctx.machines.items()) if name != ctx.machine.name)
+
+
 def _users(catch: bool) -> tuple[User, ...]:
     own = (User(layout.SIGNER_USER), User(layout.MAILBOX_USER, layout.MAILBOX_HOME))
     return (*own, User(layout.CATCH_USER, layout.CATCH_HOME)) if catch else own
@@ -114,7 +125,7 @@ def _directories(catch: bool) -> tuple[Directory, ...]:
 def _postfix_files(ctx: Context) -> tuple[File, ...]:
     project, inventory = ctx.project, ctx.project.inventory
     hosts = () if inventory.catch else inventory.smarthosts
-    remote = remote_apps(ctx)
+    remote = alarms(ctx) or remote_apps(ctx)
     return (
         File(
             "/etc/postfix/main.cf",

@@ -71,3 +71,9 @@ def remote_apps(ctx: Context) -> tuple[str, ...]:
     """Internal addresses of the other machines whose app or proxy may use the gateway."""
     names = ctx.roles.get("app", ())
     return tuple(ctx.machines[name].internal for name in names if name != ctx.machine.name)
+
+
+def alarms(ctx: Context) -> bool:
+    """Other machines tell by SMS what is wrong with their backups."""
+    wanted = bool(ctx.project.stack.backup.sms and ctx.project.inventory.repositories)
+    return wanted and len(ctx.machines) > 1

@@ -54,7 +54,8 @@ def connection(ctx: Context) -> dict[str, object]:
 def spec(ctx: Context) -> ComponentSpec:
     inventory = ctx.project.inventory
     tunnels = bool(tls_carriers(ctx.project))
-    remote = bool(layout.remote_apps(ctx))
+    remote = bool(layout.remote_apps(ctx)) or layout.alarms(ctx)
+    sources = ("stack",) if layout.alarms(ctx) else ("app",)
     warnings: tuple[str, ...] = ()
     if not inventory.catch and not inventory.carriers:
         warnings = (
@@ -77,7 +78,7 @@ def spec(ctx: Context) -> ComponentSpec:
         directories=_directories(inventory.catch),
         files=(*settings(ctx, remote), *_programs(), *_units_files(ctx, tunnels)),
         units=_units(tunnels),
-        ports=(Port(layout.TLS_PORT, sources=("app",), why="the app and the proxy hand in SMS"),)
+        ports=(Port(layout.TLS_PORT, sources=sources, why="the app and the proxy hand in SMS"),)
         if remote
         else (),
         probes=_probes(ctx),
@@ -162,7 +163,7 @@ def _units_files(ctx: Context, tunnels: bool) -> tuple[File, ...]:
                 values={"carriers": carriers},
             )
         )
-    if layout.remote_apps(ctx):
+    if layout.remote_apps(ctx) or layout.alarms(ctx):
         leaf = {
             "names": [ctx.fqdn(ctx.machine)],
             "owner": layout.USER,

@@ -8,6 +8,7 @@ import pytest
 
 from deployer.components.backups import files, guard
 from deployer.components.backups import spec as backups
+from deployer.components.mail_relay import spec as mail_relay
 from deployer.core.component import ComponentSpec, Context, Data, Unit
 from deployer.core.generation import Generation, ciphers
 from deployer.core.model import AppData, BackupPolicy, Repository, Runtime
@@ -133,3 +134,10 @@ def test_the_alarm_knows_the_relay_and_only_what_the_policy_asks_for(tmp_path: P
     settings = json.loads(guard.alarm_settings(stack(tmp_path, EAST)))
     assert settings["mail"]["port"] == 587
     assert "sms" not in settings
+
+
+def test_with_an_alarm_every_machine_may_hand_in_mail(tmp_path: Path) -> None:
+    ctx = stack(tmp_path, EAST, apart=True)
+    assert mail_relay.alarms(ctx) == ("10.0.0.2",)
+    inventory = replace(ctx.project.inventory, repositories=())
+    assert mail_relay.alarms(replace(ctx, project=replace(ctx.project, inventory=inventory))) == ()
