@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,8 @@ from deployer.flow.session import SSH, Session
 
 # Seconds that a full backup may take, reading it back for `verify`, and a look.
 LONGEST, LOOK = 24 * 3600, 120
+# Seconds from one look at how far a backup is to the next.
+WATCH = 5
 # How a recovery point is written.
 POINT = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -134,12 +136,7 @@ def create(request: Request, sink: Sink, repository: str | None, type: str) -> d
         database = []
         for one in chosen if scene.database else ():
             with _step(scene, f"database to {one.name}", failed):
-                body = scene.ask(
-                    scene.database,
-                    f"backing up the database to {one.name}",
-                    actions.create_database(one.name, type),
-                    LONGEST,
-                )
+                body = _copied(scene, one.name, type)
                 database.append({"repository": one.name, **body})
         written: list[dict[str, object]] = []
         with _step(scene, "catalogue", failed):
@@ -155,6 +152,27 @@ def create(request: Request, sink: Sink, repository: str | None, type: str) -> d
             "catalogue": written,
             "failed": failed,
         }
+
+
+def _copied(scene: Scene, repository: str, type: str) -> Any:
+    """The database into a repository; tells how far it is while it lasts."""
+    machine, sink = scene.database, scene.session.sink
+    text, told = f"database to {repository}", ""
+    with ThreadPoolExecutor(1) as pool:
+        what = f"backing up the {text}"
+        work = pool.submit(scene.ask, machine, what, actions.create_database(repository, type), LONGEST)
+        while not wait([work], WATCH).done:
+            try:
+                answer = scene.session.engine.run(machine, actions.database_progress(repository), timeout=20)
+            except DeployError:
+                # It slows down or has ended: the work itself says what is so.
+                continue
+            if (found := actions.progress(answer[1])) and found[1]:
+                now = f"{text}: {100 * found[0] // found[1]} % of {found[1] / (1 << 30):.1f} GiB"
+                if now != told:
+                    sink(Event("step", now, machine=machine, status="start"))
+                told = now
+        return work.result()
 
 
 @contextmanager

@@ -93,6 +93,16 @@ def test_queues_before_and_after_a_release() -> None:
     assert (after.released, after.dropped) == (2, 1)
 
 
+def test_how_far_a_backup_is() -> None:
+    def answer(**lock: Any) -> str:
+        return json.dumps([{"name": "main", "status": {"code": 0, "lock": {"backup": lock}}}])
+
+    assert actions.progress(answer(held=True, size=200, **{"size-cplt": 50})) == (50, 200)
+    assert actions.progress(answer(held=False)) is None
+    assert actions.progress(answer(held=True)) is None, "it has not begun to read"
+    assert actions.progress("[]") is None and actions.progress("error") is None
+
+
 # --- list ---
 
 ARCHIVE = actions.Archive(

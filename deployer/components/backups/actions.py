@@ -94,6 +94,13 @@ def create_database(repository: str, type: str = "auto") -> str:
     return _program("database.py", "create", "--repository", repository, "--type", type)
 
 
+def database_progress(repository: str) -> str:
+    """How far a backup of the database is that runs now, for `progress`."""
+    conf = f"--config=/etc/deploy/backups/pgbackrest/{repository}.conf"
+    words = ["pgbackrest", conf, "--stanza=main", "--log-level-console=off", "--output=json", "info"]
+    return shlex.join(["runuser", "-u", "postgres", "--", *words])
+
+
 def database_status() -> str:
     return _program("database.py", "status")
 
@@ -195,6 +202,15 @@ def archives(body: Mapping[str, Any]) -> tuple[Archive, ...]:
     )
 
 
+def progress(output: str) -> tuple[int, int] | None:
+    """Bytes that were read and bytes in all, from the answer of `database_progress`; None when none is under way."""
+    try:
+        lock = json.loads(output, strict=False)[0]["status"]["lock"]["backup"]
+        return (int(lock["size-cplt"]), int(lock["size"])) if lock["held"] else None
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
 def snapshots(body: Sequence[Mapping[str, Any]], machine: str) -> tuple[Snapshots, ...]:
     """The answer of `files_status` and `create_files`."""
     return tuple(
@@ -228,14 +244,18 @@ def damaged_files(body: Sequence[Mapping[str, Any]]) -> tuple[Damage, ...]:
     for one in body:
         if one.get("ok"):
             continue
-        lines = [" ".join(str(text).split())[:200] for text in one.get("errors") or ()]
-        # Beside what is damaged restic says that something is, and how it would be mended.
-        telling = [line for line in lines if line and not any(word in line for word in _ADVICE)]
-        texts = list(dict.fromkeys(telling)) or [words(one.get("error")) or "it could not be verified"]
+        texts = telling(one.get("errors") or ()) or [words(one.get("error")) or "it could not be verified"]
         found += [Damage("snapshots", text) for text in texts[:FEW]]
         if len(texts) > FEW:
             found.append(Damage("snapshots", f"and {len(texts) - FEW} more"))
     return tuple(found)
+
+
+def telling(errors: Sequence[object]) -> list[str]:
+    """Of what restic says, what is damaged; beside it restic says that something is, and how it would be mended."""
+    lines = [" ".join(str(text).split())[:200] for text in errors]
+    good = [line for line in lines if line and not any(word in line for word in _ADVICE)]
+    return list(dict.fromkeys(good))
 
 
 def queues(body: Mapping[str, Any]) -> tuple[Queue, ...]:

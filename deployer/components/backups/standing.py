@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from deployer.components.backups.actions import telling, words
 from deployer.core.errors import DeployError
 
 STATE = "/var/lib/deploy/backups"
@@ -97,8 +98,10 @@ def degraded(state: Mapping[str, Any]) -> list[str]:
     for key, entry in sorted(state.items()):
         if key.startswith("files-verify-") and not entry.get("ok", True):
             name = key.removeprefix("files-verify-")
-            why = (entry.get("errors") or ["see deploy backup verify"])[0]
-            found.append(f"the files' backups at {name} are damaged, as seen {entry.get('at')}: {why}")
+            why = [*telling(entry.get("errors") or ()), words(entry.get("error")), "see deploy backup verify"]
+            found.append(
+                f"the files' backups at {name} are damaged, as seen {entry.get('at')}: {next(filter(None, why))}"
+            )
     for kind, why in sorted(alarm.get("failed", {}).items()):
         found.append(f"an alarm about backups could not be sent by {kind}: {why}")
     for host, why in sorted(alarm.get("pings", {}).items()):
