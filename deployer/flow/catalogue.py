@@ -6,7 +6,7 @@ Reading is in entries.py.
                              /secrets.age         the bundle, as it is
                              /project.age         belongings.py, to the bundle's readers
                              /fingerprints.age    SHA-256 of the secrets that decrypt data, to the same
-    STACK/toolkit/DIGEST/deploy_toolkit-*.whl     this program, once for each state of its files
+    STACK/toolkit/DIGEST/deploy_toolkit-*.whl     this program; DIGEST is of the wheel
 
 Hashes show damage, not malice: who can write into a repository can write all of it, but read nothing.
 """
@@ -172,11 +172,12 @@ def versions(project: Project) -> dict[str, str]:
 def _put_toolkit(store: Store, stack: str) -> dict[str, object]:
     from deployer.flow import toolkit
 
-    key = f"{stack}/toolkit/{toolkit.digest()[:16]}/{toolkit.FILE}"
     wheel = toolkit.build()
+    described = _described(wheel)
+    key = f"{stack}/toolkit/{str(described['sha256'])[:16]}/{toolkit.FILE}"
     if store.list(key) != {key: len(wheel)}:
         store.put(key, wheel)
-    return {"key": key, **_described(wheel)}
+    return {"key": key, **described}
 
 
 def _described(data: bytes) -> dict[str, object]:

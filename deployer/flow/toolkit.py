@@ -34,14 +34,6 @@ def build() -> bytes:
     return content.getvalue()
 
 
-def digest() -> str:
-    """Of all that the wheel holds; quicker than building it."""
-    found = hashlib.sha256()
-    for name, data in _files():
-        found.update(f"{name} {len(data)}\n".encode() + data)
-    return found.hexdigest()
-
-
 def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name)
     entry.compress_type = zipfile.ZIP_DEFLATED

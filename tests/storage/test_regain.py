@@ -195,3 +195,34 @@ def test_the_vendor_does_not_answer(computer: Computer) -> None:
     assert done.returncode == 1 and "does not answer" in done.stderr and "next:" in done.stderr
     done = computer.adopt("--provider", "cloud")
     assert done.returncode == 2 and "both given" in done.stderr
+
+
+def test_an_up_with_nothing_new_does_not_load_the_library(made: tuple[Path, Objects]) -> None:
+    """In a process of its own, with the vendor switched off."""
+    root, vendor = made
+    text = (
+        "import sys; from pathlib import Path; import pytest\n"
+        "from deployer.core.machine import Deployment\n"
+        "from deployer.flow import session, up\n"
+        "from deployer.flow.request import Request\n"
+        "from tests.unit.fakevendor import Account, machine, register\n"
+        "from tests.unit.test_vendors import Log, SilentEngine, as_wanted\n"
+        "patch, account = pytest.MonkeyPatch(), Account()\n"
+        "account.machines['agora-all-1'] = machine('agora-all-1', Deployment('agora', 'cloud'))\n"
+        "register(patch, account)\n"
+        "patch.setattr(session, 'Engine', SilentEngine); patch.setattr(up, '_outer', lambda *_: [])\n"
+        "patch.setattr(up, 'look', as_wanted)\n"
+        "up.up(Request(Path(sys.argv[1]), 'cloud'), Log())\n"
+        "print(account.calls[0], 'boto3' in sys.modules or 'botocore' in sys.modules)\n"
+    )
+    vendor.stop()
+    try:
+        home = {**os.environ, "HOME": str(root.parent / "home"), "EAST_SECRET": vendor.secret}
+        done = subprocess.run(
+            [sys.executable, "-c", text, str(root)],
+            cwd=CHECKOUT, env=home, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        vendor.start()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "False"
