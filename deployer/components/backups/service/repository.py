@@ -57,14 +57,20 @@ class Restic:
     def ask(self, what: str, *words: str, timeout: float = ANSWER, codes: Sequence[int] = (0,)) -> str:
         """Output of restic. Raises Failure."""
         self.bound_cache()
-        done = run(
-            f"{what} ({self.name})",
-            self.argv(words),
-            timeout=timeout,
-            environment=self.environment,
-            codes=(*codes, 10, 12),
-            next=NEXT,
-        )
+        try:
+            done = run(
+                f"{what} ({self.name})",
+                self.argv(words),
+                timeout=timeout,
+                environment=self.environment,
+                codes=(*codes, 10, 12),
+                next=NEXT,
+            )
+        except Failure as failure:
+            # With --json its last words are JSON too.
+            if message := _message(failure.body["why"]):
+                failure.body["why"] = _words(message, failure.body["why"]).partition("\n")[0]
+            raise
         self.refuse(what, done.returncode, codes)
         return done.stdout
 
