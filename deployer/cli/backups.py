@@ -12,7 +12,19 @@ from deployer.cli import backups_text
 from deployer.cli.draw import confirmation, drawing
 from deployer.cli.options import Verb, Verbs, inventories, request, settings, target
 
-_repository = click.option("--repository", metavar="NAME", help="Only this repository.")
+
+def _complete_repository(
+    ctx: click.Context, option: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from deployer.flow.holdings import repository_names
+
+    names = repository_names(settings(ctx).root, ctx.params.get("provider"), ctx.params.get("inventory"))
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+_repository = click.option(
+    "--repository", metavar="NAME", shell_complete=_complete_repository, help="Only this repository."
+)
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 
 

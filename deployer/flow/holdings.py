@@ -139,3 +139,14 @@ def points(request: Request, sink: Sink, repository: str | None) -> dict[str, An
                 }
             )
         return {"deployment": str(scene.session.project.deployment), "repositories": found}
+
+
+def repository_names(root: Path, provider: str | None, inventory: Path | None) -> list[str]:
+    """For completion on the command line: none where the project cannot be read."""
+    from deployer.project import load
+
+    try:
+        found = load(root, provider, inventory, expand=False).inventory.repositories
+    except DeployError:
+        return []
+    return [one.name for one in found]

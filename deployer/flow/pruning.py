@@ -19,6 +19,7 @@ from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.model import Repository
 from deployer.flow.backups import choose, needed
+from deployer.flow.generations import confirm_newest
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
 from deployer.flow.workbench import LONGEST, PACKAGES, workbench
@@ -59,6 +60,8 @@ def _prune(
             "pruning", "no generation was ever claimed, so there are no backups", "run deploy up"
         )
     check(chosen, live.number, generations)
+    # With old secrets the generation that is live would count as over.
+    confirm_newest(session)
     stack = session.project.stack
     words = f"keep {stack.backup.keep_full} full backups and {stack.backup.keep_files} days of files"
     if generations:
@@ -216,7 +219,7 @@ def _generation(session: Session, one: Repository, number: int, failed: list[str
         return []
     began, text = time.monotonic(), f"delete generation {number} in {one.name}"
     session.sink(Event("stage", text, status="start"))
-    gone = 0
+    gone, status = 0, "ok"
     try:
         store = open_store(one, prune=True)
         for key in list(store.list(f"{session.project.stack.name}/{number:06d}/")):
@@ -226,6 +229,7 @@ def _generation(session: Session, one: Repository, number: int, failed: list[str
         session.mask.error(error)
         failed.append(f"{one.name}, generation {number}: {error.why}")
         session.sink(Event("warning", str(error)))
+        status = "failed"
     seconds = round(time.monotonic() - began, 2)
-    session.sink(Event("stage", text, status="ok", seconds=seconds))
+    session.sink(Event("stage", text, status=status, seconds=seconds))
     return [{"repository": one.name, "generation": number, "objects": gone, "seconds": seconds}]
