@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import database_server
+import database_verify
 import pgbackrest
 from pgbackrest import Failed, iso, parse
 
@@ -38,8 +39,14 @@ PLACE = pgbackrest.CLUSTER.parent
 RESTORED = PLACE / "restored"
 # Seconds.
 COPY_BOUND = 24 * 3600
+# Seconds for finding out which object of a backup is damaged.
+LOOK_BOUND = 3600
 # Bytes that must be left over besides the data: WAL in replay, and room to work.
 MARGIN = 1 << 30
+
+
+class Damaged(Failed):
+    """An object of a backup is not what was written."""
 
 
 # --- from outside ---
@@ -81,7 +88,7 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
 def empty(name: str) -> dict[str, Any]:
     return {
         "id": name, "state": "running", "phase": "look", "done_bytes": 0, "total_bytes": 0, "seconds": {},
-        "recovered_to": "", "backup": "", "checks": [], "error": None,
+        "recovered_to": "", "backup": "", "damaged": [], "checks": [], "error": None,
     }  # fmt: skip
 
 
@@ -135,9 +142,9 @@ class Work:
             self.swap()
         else:
             with self.phase("look"):
-                backup = self.look()
+                backups = self.look()
             with self.phase("copy"):
-                self.copy(backup)
+                self.copy_first_good(backups)
             server = database_server.Server(RESTORED, PRIVATE)
             with self.phase("replay"):
                 self.replay(server)
@@ -169,8 +176,9 @@ class Work:
 
     # --- look ---
 
-    def look(self) -> Mapping[str, Any]:
-        """Everything that can be known before the first byte is copied. Returns the backup to begin with."""
+    def look(self) -> list[Mapping[str, Any]]:
+        """Everything that can be known before the first byte is copied. Returns the backups that one can begin with,
+        the best one first."""
         self.stopped()
         shutil.rmtree(PRIVATE, ignore_errors=True)
         user = pwd.getpwnam("postgres")
@@ -179,7 +187,7 @@ class Work:
         text = pgbackrest.configuration(self.request["repository"], PRIVATE / "work", RESTORED)
         # Nothing is ever archived from here.
         pgbackrest.write(self.conf, text, 0o640, 0, user.pw_gid)
-        held = pgbackrest.info(self.conf, 60)
+        held = pgbackrest.info(self.conf)
         others = {one["version"] for one in held["db"]} - {pgbackrest.VERSION}
         if others:
             raise Failed(
@@ -187,15 +195,14 @@ class Work:
                 f"they are of PostgreSQL {', '.join(sorted(others))}; here is {pgbackrest.VERSION}",
                 f"restore with a release of this toolkit that has PostgreSQL {max(others)}, then move by a dump",
             )
-        backup = self.choose([one for one in held["backup"] if not one.get("error")])
-        self.note(backup=backup["label"], total_bytes=backup["info"]["size"])
+        backups = self.choose([one for one in held["backup"] if not one.get("error")])
         wal = pgbackrest.listing(self.conf)
         pgbackrest.write(PRIVATE / "wal.json", json.dumps(wal), 0o640, 0, user.pw_gid)
-        self.contiguous(wal, backup)
-        self.room(backup)
-        return backup
+        self.contiguous(wal, backups[0])
+        self.room(backups[0])
+        return backups
 
-    def choose(self, backups: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    def choose(self, backups: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         what = f"choosing a backup in {self.repository}"
         label = self.target.get("backup")
         if label:
@@ -214,7 +221,7 @@ class Work:
                 f"the oldest one ended at {first}, after {self.target['time']}",
                 f"take a time from {first} on, or another repository",
             )
-        return fit[-1]
+        return fit[::-1]
 
     def contiguous(self, wal: Mapping[str, str], backup: Mapping[str, Any]) -> None:
         """Is there all WAL from the backup to the target? Sees what is missing; damage is seen in the replay."""
@@ -244,7 +251,7 @@ class Work:
         """The time of the last commit before the segment `stop`, read from the repository."""
         before = [one for one in pgbackrest.segments_to(stop, backup["archive"]["start"], 5) if one < stop]
         try:
-            return pgbackrest.newest_commit(self.conf, before)
+            return pgbackrest.newest_commit(self.conf, before, paths=_wal())
         except Failed:
             return ""
 
@@ -287,6 +294,20 @@ class Work:
 
     # --- copy ---
 
+    def copy_first_good(self, backups: list[Mapping[str, Any]]) -> None:
+        """A backup with damage gives way to the one before it: with the WAL since, it leads to the same moment."""
+        for number, backup in enumerate(backups):
+            self.note(backup=backup["label"], total_bytes=backup["info"]["size"])
+            try:
+                if number:
+                    self.contiguous(_wal(), backup)
+                self.copy(backup)
+                return
+            except Damaged as error:
+                self.note(damaged=[*self.state["damaged"], error.error["why"]])
+                if number + 1 == len(backups):
+                    raise
+
     def copy(self, backup: Mapping[str, Any]) -> None:
         shutil.rmtree(RESTORED, ignore_errors=True)
         user = pwd.getpwnam("postgres")
@@ -318,16 +339,17 @@ class Work:
 
     def broken(self, done: subprocess.CompletedProcess[str], backup: Mapping[str, Any]) -> Failed:
         """A copy that failed: a damaged object, or the repository stopped answering."""
-        failed = pgbackrest.failure(f"copying the backup {backup['label']} from {self.repository}", done)
+        label = backup["label"]
+        failed = pgbackrest.failure(f"copying the backup {label} from {self.repository}", done)
         if "does not answer" in failed.error["why"] or "No space left" in failed.error["why"]:
             return failed
-        backups = pgbackrest.info(self.conf)["backup"]
-        # A later one may build on the damaged one.
-        before = [one for one in backups if one["label"] < backup["label"][:16]]
-        after = f"take an earlier backup: a time before {iso(backup['timestamp']['start'])}" if before else ""
-        next = " or ".join(part for part in (after, "another repository") if part)
-        failed.error["next"] = next[0].upper() + next[1:] if not before else next
-        return failed
+        words = ["verify", f"--set={label}", "--output=text", "--job-retry=1"]
+        looked = pgbackrest.call(self.conf, *words, timeout=LOOK_BOUND, words="detail")
+        bad = [f"{one['what']} {one['why']}" for one in database_verify.read(looked.stderr.splitlines())]
+        if not bad:
+            return failed
+        why = f"damage in the repository: {'; '.join(bad[:5])}"
+        return Damaged(failed.error["what"], why, "take an earlier time, or another repository")
 
     # --- replay ---
 
@@ -335,8 +357,10 @@ class Work:
         server.start()
         server.recovered(self.progress)
         notes = _notes()
+        # The server may have asked for more than it needed to get there.
+        there = self.wanted is not None and not server.error
         bad = next((one for one in notes if one["kind"] == "damaged"), None)
-        if bad:
+        if bad and not there:
             server.stop()
             raise self.missing(bad["segment"], f"is damaged ({bad['why']})", server.last_time)
         if server.error:
@@ -351,7 +375,7 @@ class Work:
     def unreached(self, server: database_server.Server) -> None:
         if "before configured recovery target" in server.error:
             # The latest that can be had; the segment after it was never archived.
-            reach = server.last_time or pgbackrest.newest_commit(self.conf, sorted(_wal())[-4:])
+            reach = server.last_time or pgbackrest.newest_commit(self.conf, sorted(_wal())[-4:], paths=_wal())
             raise Failed(
                 f"restoring the database from {self.repository}",
                 f"what it holds ends at {reach}, before {self.target['time']}",

@@ -244,19 +244,25 @@ def words_of(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(line for line in lines if line)[:800] or f"it ended with {done.returncode}"
 
 
+# What a wrong password makes of an encrypted text: no header, no end, or nonsense.
+_CIPHER = re.compile(
+    r"CryptoError|cipher header|unable to (?:decrypt|flush)|found outside of section|UTF-?8", re.I
+)
+
+
 def failure(what: str, done: subprocess.CompletedProcess[str]) -> Failed:
     text = words_of(done)
-    if (
-        "CryptoError" in text
-        or "cipher header invalid" in text
-        or "unable to decrypt" in text
-        or "[031]" in text
-    ):
-        # A wrong password and a damaged object look the same from here; the object is named in the text.
+    if _CIPHER.search(text):
+        # What follows is what the wrong password made of the object.
+        plain = re.sub(r": FormatError.*|[^ -~]", "", text)[:300]
         return Failed(
             what,
-            f"the repository's password does not fit, or the object is damaged: {text}",
-            "see that the secrets bundle is of this stack; else take an earlier backup, or another repository",
+            f"the password does not fit what the repository holds, or an object is damaged: {plain}",
+            "see that the secrets bundle is of this stack and generation; else take another repository",
+        )
+    if "missing stanza" in text:
+        return Failed(
+            what, f"there is no database of this generation: {text}", "see the repository's bucket and prefix"
         )
     if done.returncode == 124 or re.search(
         r"HostConnect|unable to connect|timeout|unable to get address|TLS|\[049\]|\[124\]|no end within", text
@@ -282,11 +288,13 @@ def info(conf: Path, timeout: float = 30) -> dict[str, Any]:
     Raises Failed when the repository does not answer, cannot be decrypted, or has nothing.
     """
     what = "reading what the repository holds"
-    done = call(conf, "info", "--output=json", timeout=timeout)
+    done = call(conf, "info", "--output=json", "--io-timeout=5", timeout=timeout)
     if done.returncode:
         raise failure(what, done)
     try:
-        found: dict[str, Any] = next(one for one in json.loads(done.stdout) if one["name"] == STANZA)
+        # With a wrong password its words hold bytes of any kind, which JSON does not allow.
+        entries = json.loads(done.stdout, strict=False)
+        found: dict[str, Any] = next(one for one in entries if one["name"] == STANZA)
     except (ValueError, StopIteration, KeyError):
         raise Failed(what, f"unexpected answer: {done.stdout[:300]}", "see `pgbackrest info`") from None
     status = found["repo"][0]["status"]
@@ -297,17 +305,17 @@ def info(conf: Path, timeout: float = 30) -> dict[str, Any]:
     return found
 
 
-def listing(conf: Path, timeout: float = 120) -> dict[str, str]:
-    """The WAL segments in the repository: name -> SHA-1 of its content, as pgBackRest wrote it into the object's name."""
+def listing(conf: Path, timeout: float = 300) -> dict[str, str]:
+    """The WAL segments in the repository: name -> path, whose last part has the SHA-1 of the content."""
     out = good(
         "listing the repository's WAL", conf, "repo-ls", "--recurse", "--output=json", f"archive/{STANZA}",
         timeout=timeout,
     )  # fmt: skip
     found = {}
     for path in json.loads(out):
-        match = re.search(r"/([0-9A-F]{24})-([0-9a-f]{40})(?:\.\w+)?$", path)
+        match = re.search(r"/([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$", path)
         if match:
-            found[match[1]] = match[2]
+            found[match[1]] = f"archive/{STANZA}/{path}"
     return found
 
 
@@ -329,18 +337,27 @@ def segments_to(last: str, first: str, count: int = 4) -> list[str]:
 _COMMIT = re.compile(r"desc: COMMIT (?:PREPARED )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
 
-def last_commit(conf: Path, segment: str, folder: Path, timeout: float = 30) -> str:
-    """The time of the last commit in a segment that is fetched from the repository, ISO 8601; "" when it has none."""
-    path = folder / segment
-    good(
-        f"reading the WAL segment {segment} back", conf, "archive-get", "--no-archive-async", segment, str(path),
-        timeout=timeout,
-    )  # fmt: skip
+# The object itself, without the cluster that archive-get wants to see.
+_FETCH = 'set -o pipefail; pgbackrest --config="$1" --stanza="$2" repo-get "$3" | zstd -dq >"$4"'
+
+
+def last_commit(conf: Path, segment: str, folder: Path, timeout: float, path: str = "") -> str:
+    """The time of the last commit in a segment that is fetched from the repository, ISO 8601; "" when it has none.
+    path: of the object, where there is no cluster of the archive's."""
+    what, file = f"reading the WAL segment {segment} back", folder / segment
+    if path:
+        done = as_postgres(
+            ["bash", "-c", _FETCH, "bash", str(conf), STANZA, path, str(file)], timeout=timeout
+        )
+        if done.returncode:
+            raise failure(what, done)
+    else:
+        good(what, conf, "archive-get", "--no-archive-async", segment, str(file), timeout=timeout)
     try:
         # It ends with an error where the last record goes on in the next segment: that one was not committed here.
-        done = as_postgres([f"{BIN}/pg_waldump", "--rmgr=Transaction", str(path)], timeout=timeout)
+        done = as_postgres([f"{BIN}/pg_waldump", "--rmgr=Transaction", str(file)], timeout=timeout)
     finally:
-        path.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
     times = _COMMIT.findall(done.stdout)
     return f"{times[-1].replace(' ', 'T')}Z" if times else ""
 
@@ -349,7 +366,7 @@ def last_commit(conf: Path, segment: str, folder: Path, timeout: float = 30) -> 
 def scratch() -> Iterator[Path]:
     """A folder in memory that postgres may write, for one segment at a time."""
     user = pwd.getpwnam("postgres")
-    path = Path(tempfile.mkdtemp(prefix="deploy-", dir="/run/postgresql"))
+    path = Path(tempfile.mkdtemp(prefix="deploy-wal-", dir="/run"))
     folder(path, 0o700, user.pw_uid, user.pw_gid)
     try:
         yield path
@@ -359,11 +376,13 @@ def scratch() -> Iterator[Path]:
         path.rmdir()
 
 
-def newest_commit(conf: Path, segments: Sequence[str], timeout: float = 30) -> str:
-    """The time of the last commit in these segments, read from the repository."""
+def newest_commit(
+    conf: Path, segments: Sequence[str], timeout: float = 30, paths: Mapping[str, str] | None = None
+) -> str:
+    """The time of the last commit in these segments, read from the repository. paths: as `listing` gives them."""
     with scratch() as where:
         for segment in reversed(segments):
-            found = last_commit(conf, segment, where, timeout)
+            found = last_commit(conf, segment, where, timeout, (paths or {}).get(segment, ""))
             if found:
                 return found
     return ""
