@@ -36,6 +36,8 @@ def _place(path: Path, key: str) -> None:
     for part in key.split("/"):
         path = path / part
         path.mkdir(mode=0o755, exist_ok=True)
+        # restic may have made it before, for itself alone.
+        path.chmod(0o755)
     user = pwd.getpwnam("postgres")
     pgbackrest.folder(path, 0o750, user.pw_uid, user.pw_gid)
 
