@@ -23,7 +23,9 @@ _CA = "/etc/deploy/pki/root.crt"
 
 def part(ctx: Context, peers: Sequence[ComponentSpec], live: Generation | None) -> Part:
     """peers: all components but base, whose units need the guard's word to start, and stop with it."""
-    values = {"programs": PROGRAMS}
+    # Nobody but the machine reaches a folder, so it puts the claim there.
+    folders = [one.path for one in ctx.project.inventory.repositories if one.path]
+    values = {"programs": PROGRAMS, "folders": folders}
     return Part(
         packages=("curl", "python3", "ca-certificates"),
         files=(

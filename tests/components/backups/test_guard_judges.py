@@ -85,3 +85,38 @@ def test_a_half_written_claim_of_a_newer_generation_is_heeded(tmp_path: Path) ->
     (claims / "000003.json").write_text("{")
     answers = guard.ask_all(config(2, tmp_path)["repositories"])
     assert guard.judge(config(2), answers)[0] == "superseded"
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(guard, "CLAIMED", tmp_path / "guard-claimed.json")
+    return tmp_path
+
+
+def test_a_folder_gets_our_claim_once_and_an_unmounted_one_proves_nothing(state: Path) -> None:
+    share = state / "share"
+    share.mkdir()
+    mine = {**config(2, share), "machine": "demo-all-1"}
+    answers = guard.ask_all(mine["repositories"])
+    assert guard.judge(mine, answers)[0] == "serve"
+    guard.claim(mine, answers)
+    [again] = guard.ask_all(mine["repositories"])
+    assert (again.claim, again.deployment) == (2, "demo@here")
+    share.rename(state / "elsewhere")
+    share.mkdir()
+    answers = guard.ask_all(mine["repositories"])
+    assert guard.judge(mine, answers)[0] == "blind"
+    guard.claim(mine, answers)
+    assert not list(share.iterdir())
+
+
+def test_a_new_generation_claims_its_folder_anew(state: Path) -> None:
+    share = state / "share"
+    share.mkdir()
+    for number in (2, 3):
+        mine = {**config(number, share), "machine": "demo-all-1"}
+        answers = guard.ask_all(mine["repositories"])
+        assert guard.judge(mine, answers)[0] == "serve"
+        guard.claim(mine, answers)
+    [answer] = guard.ask_all(mine["repositories"])
+    assert answer.claim == 3

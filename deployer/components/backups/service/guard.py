@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ UNIT = "deploy-guard.service"
 ALLOWED = Path("/run/deploy-guard/allowed")
 REFUSED = Path("/run/deploy-guard/refused")
 RECORD = STATE / "guard.json"
+# Folders in which our claim was seen: {name: generation}.
+CLAIMED = STATE / "guard-claimed.json"
 # Seconds: one question; how long the others are waited for once one has answered; how long a boot tries.
 ASK, GRACE, PATIENCE, PAUSE = 10, 8, 50, 3
 CLAIM = re.compile(r"generations/(\d{6})\.json\Z")
@@ -37,13 +39,17 @@ SUPERSEDED, BLIND = 3, 4
 
 @dataclass
 class Answer:
-    """Of one repository. claim: the highest; deployment: who made it. error: why there is no answer."""
+    """Of one repository. claim: the highest; deployment: who made it. error: why there is no answer.
+
+    unclaimed: a folder that may lack our claim: only this machine reaches it, so it puts it there. Not one in which
+    there was a claim once and is none now.
+    """
 
     name: str
     claim: int = 0
     deployment: str = ""
     error: str = ""
-    asked: float = field(default_factory=time.time)
+    unclaimed: bool = False
 
 
 def ask(repository: dict[str, Any]) -> Answer:
@@ -51,6 +57,8 @@ def ask(repository: dict[str, Any]) -> Answer:
     try:
         keys = _list(repository)
         numbers = sorted(int(found[1]) for key in keys if (found := CLAIM.search(key)))
+        known = repository["name"] in (read(CLAIMED, {}) or {})
+        answer.unclaimed = repository["kind"] == "path" and (bool(numbers) or not known)
         if numbers:
             answer.claim = numbers[-1]
             body = json.loads(_get(repository, f"{repository['claims_key']}{numbers[-1]:06d}.json"))
@@ -153,11 +161,32 @@ def judge(config: dict[str, Any], answers: list[Answer]) -> tuple[str, str]:
             if answer.claim == mine and answer.deployment and answer.deployment != deployment:
                 return "superseded", f"generation {mine} belongs to {answer.deployment} in {answer.name}"
     # One that holds no claim at all, though we made one there, proves nothing: its history is gone.
-    good = [answer for answer in answers if not answer.error and answer.claim >= mine]
+    good = [one for one in answers if not one.error and (one.claim >= mine or one.unclaimed)]
     if answers and not good:
         words = "; ".join(f"{one.name}: {one.error or 'holds no claim of ours'}" for one in answers)
         return "blind", f"no repository tells who is live ({words})"
     return "serve", f"generation {mine} is the newest" if mine else "no generation is claimed"
+
+
+def claim(config: dict[str, Any], answers: list[Answer]) -> None:
+    """Put our claim into folders that only this machine reaches, and remember where it is: a folder that lacks it
+    later is a share that is not mounted."""
+    mine, known = int(config["generation"]), read(CLAIMED, {}) or {}
+    for repository, answer in zip(config["repositories"], answers, strict=True):
+        if not mine or repository["kind"] != "path" or answer.error or known.get(answer.name) == mine:
+            continue
+        if answer.claim < mine:
+            if not answer.unclaimed:
+                continue
+            key = _below(repository, f"{repository['claims_key']}{mine:06d}.json")
+            body = {"generation": mine, "deployment": config["deployment"], "at": iso(time.time())}
+            try:
+                write(Path(repository["path"]) / key, {**body, "by": config["machine"]}, 0o644)
+            except OSError as error:
+                print(f"no claim in {answer.name}: {error}", file=sys.stderr)
+                continue
+        known[answer.name] = mine
+        write(CLAIMED, known, 0o644)
 
 
 def note(config: dict[str, Any], verdict: str, why: str, answers: list[Answer]) -> None:
@@ -192,6 +221,7 @@ def check() -> int:
         time.sleep(PAUSE)
     note(config, verdict, why, answers)
     if verdict == "serve":
+        claim(config, answers)
         return _serve(why)
     REFUSED.parent.mkdir(exist_ok=True)
     REFUSED.write_text(why)
@@ -219,6 +249,8 @@ def watch() -> int:
     answers = ask_all(config["repositories"])
     verdict, why = judge(config, answers)
     note(config, verdict, why, answers)
+    if verdict == "serve":
+        claim(config, answers)
     if verdict == "superseded" and _active():
         REFUSED.parent.mkdir(exist_ok=True)
         REFUSED.write_text(why)
