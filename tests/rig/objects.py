@@ -44,6 +44,9 @@ LIMIT = 6000
 # Runs a program until its standard input ends (the test process is gone) or the time is up; says the program's PID.
 _BOUNDED = '"$@" & echo $!; timeout "$LIMIT" cat >/dev/null; kill -KILL $!'
 
+# Seconds after which a change on disk is seen.
+CACHE = 0.2
+
 Damage = Literal["delete", "truncate", "flip"]
 
 
@@ -125,8 +128,8 @@ class Objects:
             str(RCLONE),
             *("serve", "s3", "--config", "/dev/null", "--addr", f"{address}:{port}"),
             *("--cert", str(self.folder / "tls.crt"), "--key", str(self.folder / "tls.key")),
-            # What a test does to the objects on disk is seen at once. With 0 each folder's timer would spin for ever.
-            *("--dir-cache-time", "200ms", "--poll-interval", "0", "--log-level", "INFO"),
+            # What a test does to the objects on disk is seen soon. With 0 each folder's timer would spin for ever.
+            *("--dir-cache-time", f"{CACHE * 1000:.0f}ms", "--poll-interval", "0", "--log-level", "INFO"),
             str(self.store),
         ]
         # Not in argv: tests look there for secrets.
@@ -202,11 +205,15 @@ class Objects:
         return sorted(key for key in found if fnmatch.fnmatchcase(key, pattern))
 
     def put(self, key: str, content: bytes) -> None:
+        """Write an object on disk; `settle` waits until it is seen."""
         self.path(key).parent.mkdir(parents=True, exist_ok=True)
         self.path(key).write_bytes(content)
 
     def damage(self, pattern: str, how: Damage) -> list[str]:
-        """Delete, cut in half or flip one bit in the middle of every object that matches; returns their keys."""
+        """Delete, cut in half or flip one bit in the middle of every object that matches; returns their keys.
+
+        What was done is seen when this returns.
+        """
         found = self.keys(pattern)
         if not found:
             raise AssertionError(f"{self.name} holds nothing like {pattern}")
@@ -219,7 +226,12 @@ class Objects:
             elif content:
                 content[len(content) // 2] ^= 1
                 self.put(key, bytes(content))
+        self.settle()
         return found
+
+    def settle(self) -> None:
+        """Wait until the server sees what was changed on disk."""
+        time.sleep(1.5 * CACHE)
 
 
 class _Bounded:

@@ -49,6 +49,7 @@ def test_objects_are_files_and_a_wrong_key_is_refused(vendor: Objects) -> None:
     s3.put_object(Bucket=vendor.bucket, Key="a/b", Body=b"hello")
     assert vendor.keys() == ["a/b"] and vendor.path("a/b").read_bytes() == b"hello"
     vendor.put("a/c", b"world")
+    vendor.settle()
     assert s3.get_object(Bucket=vendor.bucket, Key="a/c")["Body"].read() == b"world"
     assert len(s3.list_objects_v2(Bucket=vendor.bucket, Prefix="a/")["Contents"]) == 2
     with pytest.raises(ClientError, match=r"SignatureDoesNotMatch|403"):

@@ -66,6 +66,7 @@ def test_more_keys_than_one_answer_holds(vendor: Objects) -> None:
     store = storage.open_store(vendor.repository(prefix="many"))
     for number in range(1100):
         vendor.put(f"many/k/{number:04d}", b"x")
+    vendor.settle()
     assert len(store.list("k/")) == 1100
 
 
