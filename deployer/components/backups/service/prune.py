@@ -29,8 +29,16 @@ class Failure(Exception):
 
 
 def run(
-    what: str, argv: list[str], environment: dict[str, str] | None = None, codes: tuple[int, ...] = (0,)
+    what: str,
+    argv: list[str],
+    environment: dict[str, str] | None = None,
+    codes: tuple[int, ...] = (0,),
+    owner: os.stat_result | None = None,
 ) -> str:
+    """owner: whose files these are; it runs as that user."""
+    who: dict[str, Any] = {}
+    if owner and os.geteuid() == 0 and owner.st_uid:
+        who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
     try:
         done = subprocess.run(
             argv,
@@ -40,6 +48,8 @@ def run(
             text=True,
             errors="replace",
             timeout=BOUND,
+            cwd="/",
+            **who,
         )
     except FileNotFoundError:
         raise Failure(what, f"the program {argv[0]} is missing", f"install {argv[0]}") from None
@@ -118,10 +128,11 @@ def pgbackrest_settings(folder: str, repository: dict[str, Any], keep_full: int)
     return private(folder, "pgbackrest.conf", text + "pg1-path=/nonexistent\n")
 
 
-def info(settings: str) -> dict[str, Any]:
+def info(settings: str, owner: os.stat_result | None) -> dict[str, Any]:
     out = run(
         "reading which backups there are",
         ["pgbackrest", f"--config={settings}", "--stanza=main", "--output=json", "info"],
+        owner=owner,
     )
     # Messages in it may hold line ends as they are.
     found = json.loads(out or "[]", strict=False)
@@ -134,7 +145,16 @@ def labels(stanza: dict[str, Any]) -> list[str]:
 
 def database(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     settings = pgbackrest_settings(folder, request["repository"], int(request["keep_full"]))
-    before = info(settings)
+    owner = None
+    if request["repository"]["kind"] == "path":
+        place = "/" + joined(request["repository"]["path"], request["repository"]["database_key"])
+        if not os.path.isdir(place):
+            return {"deleted": [], "kept": []}
+        # What pgBackRest writes there anew must stay its user's, or no backup is made any more.
+        owner = os.stat(place)
+        for path in (folder, settings):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    before = info(settings, owner)
     if not labels(before):
         # 0: good; 1: no stanza; 2: no backups.
         status = (before.get("repo") or [{}])[0].get("status") or before.get("status") or {"code": 1}
@@ -146,8 +166,9 @@ def database(folder: str, request: dict[str, Any]) -> dict[str, Any]:
     run(
         "deleting old backups of the database",
         ["pgbackrest", f"--config={settings}", "--stanza=main", "expire"],
+        owner=owner,
     )
-    after = labels(info(settings))
+    after = labels(info(settings, owner))
     return {"deleted": [label for label in labels(before) if label not in after], "kept": after}
 
 
@@ -222,12 +243,15 @@ def main() -> int:
     request = json.loads(sys.stdin.readline())
     folder = tempfile.mkdtemp(prefix="deploy-prune-")
     try:
-        os.chmod(folder, 0o700)
+        # Another user may pass through to his own folder in it.
+        os.chmod(folder, 0o711)
         work = {"database": database, "files": files}
         answer: dict[str, Any] = {}
         for part in request["parts"]:
             try:
-                answer[part] = work[part](folder, request)
+                own = os.path.join(folder, part)
+                os.mkdir(own, 0o700)
+                answer[part] = work[part](own, request)
             except Failure as error:
                 answer.setdefault("error", error.body)
         print(json.dumps(answer))
