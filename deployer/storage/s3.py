@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -45,8 +47,11 @@ class S3Store(Store):
         beforehand only, so two that write within that moment are not kept apart there."""
         what = f"writing {key} to the repository {self.name}"
         full = self._full(key)
+        # A bucket with Object Lock takes nothing without it (Amazon's PutObject).
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        body = {"Body": data, "ContentMD5": base64.b64encode(digest).decode()}
         if not only_new:
-            self._call(what, "put_object", Key=full, Body=data)
+            self._call(what, "put_object", Key=full, **body)
             return
         try:
             self._call(what, "head_object", Key=full)
@@ -55,9 +60,9 @@ class S3Store(Store):
         else:
             raise ExistsError(what, "it is there already")
         try:
-            self._call(what, "put_object", Key=full, Body=data, IfNoneMatch="*")
+            self._call(what, "put_object", Key=full, IfNoneMatch="*", **body)
         except _UnknownError:
-            self._call(what, "put_object", Key=full, Body=data)
+            self._call(what, "put_object", Key=full, **body)
 
     def list(self, prefix: str = "") -> Mapping[str, int]:
         top = len(self._full(""))
