@@ -45,6 +45,9 @@ LOOK_BOUND = 3600
 MARGIN = 1 << 30
 
 
+_BEFORE = "before configured recovery target"
+
+
 class Damaged(Failed):
     """An object of a backup is not what was written."""
 
@@ -356,6 +359,16 @@ class Work:
     def replay(self, server: database_server.Server) -> None:
         server.start()
         server.recovered(self.progress)
+        if (
+            self.wanted
+            and _BEFORE in server.error
+            and server.last_time
+            and parse(server.last_time) >= self.wanted
+        ):
+            # Nothing later can be had, but nothing up to the moment itself is missing.
+            server.take_what_there_is()
+            server.start()
+            server.recovered(self.progress)
         notes = _notes()
         # The server may have asked for more than it needed to get there.
         there = self.wanted is not None and not server.error
@@ -373,7 +386,7 @@ class Work:
             self.note(recovered_to=server.last_time)
 
     def unreached(self, server: database_server.Server) -> None:
-        if "before configured recovery target" in server.error:
+        if _BEFORE in server.error:
             # The latest that can be had; the segment after it was never archived.
             reach = server.last_time or pgbackrest.newest_commit(self.conf, sorted(_wal())[-4:], paths=_wal())
             raise Failed(

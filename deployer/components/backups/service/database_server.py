@@ -88,10 +88,20 @@ class Server:
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
             )  # fmt: skip
 
+    def take_what_there_is(self) -> None:
+        """Forget the moment to recover to; what was replayed stays."""
+        path = self.data / "postgresql.auto.conf"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        stat = path.stat()
+        kept = [line for line in lines if not line.startswith("recovery_target")]
+        pgbackrest.write(path, "\n".join([*kept, ""]), 0o600, stat.st_uid, stat.st_gid)
+        self.error = ""
+
     def recovered(self, progress: Callable[[Server], None]) -> None:
         """Wait until it has replayed and was promoted, or ended. Sets error and last_time."""
         process = self._process
         assert process
+        self.error = ""
         size, changed = -1, time.monotonic()
         while True:
             ended = process.poll() is not None
