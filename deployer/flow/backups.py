@@ -100,7 +100,7 @@ def opened(request: Request, sink: Sink, *, vendors: bool = False) -> Iterator[S
                     f"{deployment} is not the live deployment ({why}), so it makes none",
                     "run it for the live one; the first deploy up with repositories claims a generation",
                 )
-            machines = session.running()
+            machines = _running(session)
             session.connected(session.connect(machines, SSH), SSH)
             names = provision.roles(session.project).get("database", ())
             database = next((name for name in names if name in machines), "")
@@ -108,6 +108,16 @@ def opened(request: Request, sink: Sink, *, vendors: bool = False) -> Iterator[S
         except DeployError as error:
             session.mask.error(error)
             raise
+
+
+def _running(session: Session) -> dict[str, Machine]:
+    try:
+        return session.running()
+    except DeployError as error:
+        # Its machines are gone, or were never made; their programs are who knows of backups.
+        where = session.project.inventory.name
+        error.next = f"bring it back from a repository: deploy restore --provider {where} (or another inventory's name)"
+        raise
 
 
 # --- create ---
