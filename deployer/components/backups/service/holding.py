@@ -40,7 +40,11 @@ def take_mail(copy: Path, hold: bool, name: str) -> int:
     which ones are ours. Those that somebody had held before the backup stay held for good.
     """
     owner = pwd.getpwnam("postfix")
-    before = {path.name for path in Path(POSTFIX, "hold").glob("*")}
+    # Written down first: one that was killed goes on with what was there before it began.
+    begun = (read(RECORD, {}) or {}).get("begun", {})
+    if begun.get("id") != name:
+        begun = {"id": name, "hold": [path.name for path in Path(POSTFIX, "hold").glob("*")]}
+        note(begun=begun)
     taken = 0
     messages: dict[str, Path] = {}
     kept: list[Path] = []
@@ -59,10 +63,10 @@ def take_mail(copy: Path, hold: bool, name: str) -> int:
         path.unlink()
         taken += 1
     _structure()
-    if hold:
-        ours = {path.name for path in Path(POSTFIX, "hold").glob("*")} - before
+    if hold and not begun.get("known"):
+        ours = {path.name for path in Path(POSTFIX, "hold").glob("*")} - set(begun["hold"])
         known = read(RECORD, {}) or {}
-        note(mail=sorted({*known.get("mail", []), *ours}))
+        note(mail=sorted({*known.get("mail", []), *ours}), begun={**begun, "known": True})
     for path in kept:
         _put(path, Path(POSTFIX, "hold"), owner)
         path.unlink()

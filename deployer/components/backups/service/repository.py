@@ -32,7 +32,6 @@ class Restic:
         environment = {
             "RESTIC_PASSWORD": str(repository["files_password"]),
             "RESTIC_PROGRESS_FPS": "1",
-            "GOMAXPROCS": "2",
         }
         parts = [repository["prefix"], repository["files_key"]]
         below = "/".join(str(part).strip("/") for part in parts if part)
@@ -98,12 +97,14 @@ class Restic:
         Ends what moves nothing for STUCK seconds: a vendor that hangs must not hold up the next run for hours.
         """
         self.bound_cache()
+        # A backup leaves the processors to those who serve; a restore is what all wait for.
+        gentle = {"GOMAXPROCS": "2"} if words[0] == "backup" else {}
         process = subprocess.Popen(
             self.argv([*words, "--json"]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, **gentle},
         )
         assert process.stdout and process.stderr
         errors: list[str] = []
