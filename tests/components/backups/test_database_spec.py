@@ -20,7 +20,9 @@ from deployer.flow.wanted import render
 from tests.components.backups.machine import live
 from tests.components.base.world import context
 
-EAST = Repository("east", "s3", "https://s3.east.example:9000", bucket="b", prefix="p", key="K", secret="secret-of-east")
+EAST = Repository(
+    "east", "s3", "https://s3.east.example:9000", bucket="b", prefix="p", key="K", secret="secret-of-east"
+)
 DISK = Repository("disk", "path", path="/mnt/backups")
 ROOT = Path("/nonexistent")
 ARCHIVE = f"{database_spec.FOLDER}/conf.d/20-archive.conf"

@@ -276,6 +276,11 @@ def failure(what: str, done: subprocess.CompletedProcess[str]) -> Failed:
         or "InvalidAccessKeyId" in text
         or "403" in text
     ):
+        if re.search(r"DELETE |POST \S*\?delete", text):
+            why = (
+                "the key may not hide objects below */database/backup/, which pgBackRest does in every backup"
+            )
+            return Failed(what, why, "see docs/backups.md, Keys that cannot delete")
         return Failed(what, f"the repository refuses the key: {text}", "see the key in the inventory")
     if "FileMissingError" in text or "[055]" in text:
         return Failed(what, f"nothing of ours is there: {text}", "see the repository's bucket and prefix")
