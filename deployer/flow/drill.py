@@ -23,7 +23,7 @@ from deployer.core.model import Acme, MachineEntry, Project, Repository
 from deployer.core.resources import find_template
 from deployer.flow import up as bringing
 from deployer.flow.request import Request
-from deployer.flow.restore import Restored, bring_back, moment, ready
+from deployer.flow.restore import bring_back, fetch_release, lacking, moment, ready
 from deployer.flow.session import Session
 
 # Seconds that the app's own exercise may take.
@@ -234,6 +234,7 @@ def _rehearse(
             lap("packages and files")
             order = Order(new_id(), repository.name, source.number, target, "", started.isoformat())
             restored = bring_back(session, view, order, hold_queues=True, amcheck=True)
+            fetch_release(session, order)
             lap("data")
             _close(session, run.machines)
             body = bringing.converge(session, replace(run, record=False))
@@ -244,7 +245,7 @@ def _rehearse(
                 said = _exercise(session, run.machines)
                 checks.append(said)
             lap("exercise")
-            _complete(restored)
+            _complete([*(text for one in restored.parts.values() for text in one.lacks), *lacking(session)])
             good = True
         finally:
             if good or not keep:
@@ -287,8 +288,7 @@ def _exercise(session: Session, machines: Mapping[str, Machine]) -> str:
     return out.strip().splitlines()[-1] if out.strip() else "used as a person would"
 
 
-def _complete(restored: Restored) -> None:
-    lacks = [text for one in restored.parts.values() for text in one.lacks]
+def _complete(lacks: Sequence[str]) -> None:
     if lacks:
         raise DeployError(
             "comparing the files with what the database names",

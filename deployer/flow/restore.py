@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 LONGEST = 48 * 3600
 # Seconds between two looks at it, and for one look.
 EVERY, LOOK = 2.0, 60
+# Seconds that fetching the app, or comparing database and files, may take.
+RELEASE = 1800
 # Seconds without an answer from a machine after which the run ends; the work on the machine goes on.
 SILENT = 600
 
@@ -93,6 +95,7 @@ def _restore(session: Session, run: bringing.Run, order: Order, began: float) ->
         view = ready(session, run)
         times["packages and files"] = time.monotonic() - began - sum(times.values())
         restored = bring_back(session, view, order, hold_queues=not project.inventory.catch)
+        fetch_release(session, order)
         times["data"] = time.monotonic() - began - sum(times.values())
         raised = generations.raise_generation(session, order.id)
         order = replace(order, claimed=raised.number)
@@ -103,7 +106,7 @@ def _restore(session: Session, run: bringing.Run, order: Order, began: float) ->
         session.sink(Event("notice", f"the data are in their place; generation {order.claimed} is this one"))
     body = bringing.converge(session, replace(run, record=False))
     times["services"] = time.monotonic() - began - sum(times.values())
-    body["restore"] = _record(order, restored, times, time.monotonic() - began)
+    body["restore"] = _record(order, restored, lacking(session), times, time.monotonic() - began)
     body["notes"] += _notes(body["restore"])
     receipts.write(project.root, "restore", project.deployment, summary.receipt(body), run.started)
     state.forget(project.state_dir)
@@ -372,10 +375,57 @@ def _failure(machine: str, part: str, progress: Progress) -> DeployError:
     )
 
 
+def fetch_release(session: Session, order: Order) -> None:
+    """The app as it was built, from the repository: nothing is asked of a registry of packages. A repository that has
+    another release, or none, is told, and the app is built as `up` builds it."""
+    from deployer.components.app.layout import Layout
+    from deployer.components.backups.actions import answer
+
+    project = session.project
+    layout = Layout(project.app, project.stack.domain)
+    where = f"{layout.home}/releases/{layout.release()}"
+    repository = next(one for one in project.inventory.repositories if one.name == order.repository)
+    request = restoring.release_request(_described(session, repository, order.generation), where)
+    for machine in _players(session, "app"):
+        code, out, err = session.engine.run(machine, restoring.release(), stdin=request, timeout=RELEASE)
+        body = answer("fetching the app as it was built", machine, code, out, err)
+        words = "is there" if body["found"] else f"is not in {repository.name}, so it is built anew"
+        kind = "notice" if body["found"] else "warning"
+        session.sink(Event(kind, f"the release {body['release']} {words}", machine=machine))
+
+
+def lacking(session: Session) -> list[str]:
+    """What the restored database names and the files lack, where the app's manifest says how to ask."""
+    from deployer.components.backups.actions import answer
+
+    found: list[str] = []
+    for entry in session.project.app.data:
+        if not entry.references:
+            continue
+        [database, *_], [app, *_] = _players(session, "database"), _players(session, "app")
+        code, out, err = session.engine.run(database, restoring.named(entry.name), timeout=RELEASE)
+        if code:
+            answer(f"asking the database for its {entry.name}", database, code, out, err)
+        code, told, err = session.engine.run(app, restoring.missing(entry.name), stdin=out, timeout=RELEASE)
+        body = answer(f"looking for the {entry.name} that the database names", app, code, told, err)
+        found += [f"{entry.name}: {path}" for path in body["paths"]]
+        if body["missing"] > len(body["paths"]):
+            found.append(f"{entry.name}: {body['missing'] - len(body['paths'])} more")
+    return found
+
+
+def _players(session: Session, role: str) -> tuple[str, ...]:
+    from deployer.flow import provision
+
+    return provision.roles(session.project)[role]
+
+
 # --- the record ---
 
 
-def _record(order: Order, restored: Restored, times: Mapping[str, float], total: float) -> dict[str, Any]:
+def _record(
+    order: Order, restored: Restored, lacks: Sequence[str], times: Mapping[str, float], total: float
+) -> dict[str, Any]:
     moved = sum(one.total for one in restored.parts.values())
     reached = restored.recovered_to
     record: dict[str, Any] = {
@@ -392,7 +442,7 @@ def _record(order: Order, restored: Restored, times: Mapping[str, float], total:
             name: {"seconds": dict(one.seconds), "bytes": one.total, "checks": list(one.checks)}
             for name, one in restored.parts.items()
         },
-        "lacks": [text for one in restored.parts.values() for text in one.lacks],
+        "lacks": [*(text for one in restored.parts.values() for text in one.lacks), *lacks],
         "bytes": moved,
         "total_seconds": round(total, 1),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -101,3 +102,25 @@ def progress(body: Mapping[str, Any]) -> Progress:
         lacks=tuple(map(str, body.get("lacks") or ())),
         error={str(key): str(value) for key, value in error.items()} if isinstance(error, Mapping) else {},
     )
+
+
+# --- the app ---
+
+
+def release() -> str:
+    """Puts back the app as it was built; `release_request` goes to its standard input."""
+    return f"python3 {PROGRAMS}/files.py release"
+
+
+def release_request(repository: Mapping[str, object], where: str) -> str:
+    return json.dumps({"repository": dict(repository), "where": where})
+
+
+def named(data: str) -> str:
+    """What the database names below an app's data, a path a line; where the database is."""
+    return f"python3 {PROGRAMS}/files.py named --data {shlex.quote(data)}"
+
+
+def missing(data: str) -> str:
+    """Which of the paths on its standard input are not there; where the files are."""
+    return f"python3 {PROGRAMS}/files.py missing --data {shlex.quote(data)}"
