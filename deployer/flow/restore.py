@@ -299,10 +299,14 @@ def _ask_all(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, P
 
 
 def _ask(session: Session, machine: str, part: str) -> Progress:
-    from deployer.components.backups.actions import answer
+    from deployer.components.backups.actions import answer, last_object
 
     code, out, err = session.engine.run(machine, restoring.status(part), timeout=LOOK)
-    return restoring.progress(answer(f"asking how far the {part} is", machine, code, out, err))
+    body = last_object(out)
+    if body is None or "state" not in body:
+        body = answer(f"asking how far the {part} is", machine, code, out, err)
+    # A restore that failed is an answer too.
+    return restoring.progress(body)
 
 
 def _wait(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, Progress]:

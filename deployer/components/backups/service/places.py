@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -49,7 +51,14 @@ def swap_folder(where: Path, new: Path, name: str, save: Callable[[], None], sta
     old = where.with_name(f"{where.name}.before-{name}")
     if where.exists():
         if any(where.iterdir()) and not old.exists():
-            os.rename(where, old)
+            try:
+                os.rename(where, old)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                # A folder of an overlay's lower layer cannot be renamed (a container's image); its files can.
+                _swap_contents(where, new, name, save, state)
+                return
         else:
             with contextlib.suppress(OSError):
                 where.rmdir()
@@ -60,12 +69,14 @@ def _swap_contents(
     where: Path, new: Path, name: str, save: Callable[[], None], state: dict[str, Any]
 ) -> None:
     """A mount cannot be renamed: its contents go aside one by one, then the new ones come in."""
-    old = where / f".before-{name}"
+    inside = new.parent == where
+    old = where / f".before-{name}" if inside else where.with_name(f"{where.name}.before-{name}")
     if not state.get("aside"):
         for entry in sorted(where.iterdir()):
             if not entry.name.startswith((".restored-", ".before-")) and entry.name != "lost+found":
                 old.mkdir(mode=0o700, exist_ok=True)
-                os.rename(entry, old / entry.name)
+                # Across layers too, as mv(1) does it.
+                shutil.move(entry, old / entry.name)
         state["aside"] = True
         save()
     info = new.stat()
