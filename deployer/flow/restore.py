@@ -7,6 +7,7 @@ before the new generation leaves an old service as it is. Killed anywhere, the s
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -299,14 +300,17 @@ def _ask_all(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, P
 
 
 def _ask(session: Session, machine: str, part: str) -> Progress:
-    from deployer.components.backups.actions import answer, last_object
+    from deployer.components.backups.actions import answer
 
     code, out, err = session.engine.run(machine, restoring.status(part), timeout=LOOK)
-    body = last_object(out)
-    if body is None or "state" not in body:
-        body = answer(f"asking how far the {part} is", machine, code, out, err)
-    # A restore that failed is an answer too.
-    return restoring.progress(body)
+    try:
+        # A restore that failed is an answer too.
+        body = json.loads(out)
+        if "state" in body:
+            return restoring.progress(body)
+    except ValueError:
+        pass
+    return restoring.progress(answer(f"asking how far the {part} is", machine, code, out, err))
 
 
 def _wait(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, Progress]:
