@@ -4,6 +4,8 @@ Run by `deploy drill` on its machine, as root, where mail and SMS are caught: dr
 Python's own library and goes through the public doors. The last line says what failed.
 """
 
+import email
+import email.policy
 import json
 import pathlib
 import re
@@ -50,15 +52,22 @@ def call(
         return {"text": raw.decode(errors="replace")}
 
 
+def words(path: pathlib.Path) -> str:
+    """A caught message in plain text: SMS are JSON, mail is MIME."""
+    if path.suffix == ".json":
+        return path.read_text()
+    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    body = message.get_body(("plain", "html"))
+    return f"{message['to']}\n{body.get_content() if body else ''}"
+
+
 def caught(folder: str, to: str, pattern: str) -> str:
     """What `pattern` finds in a message that was caught for `to`."""
     deadline = time.monotonic() + ARRIVES
     while time.monotonic() < deadline:
-        for path in sorted((CAUGHT / folder).rglob("*"), reverse=True):
-            if path.is_file() and to in (text := path.read_text(errors="replace")):
-                text = text.replace("=\n", "").replace("=3D", "=")
-                if match := re.search(pattern, text):
-                    return match[0]
+        for path in sorted((CAUGHT / folder).rglob("*")):
+            if path.is_file() and to in (text := words(path)) and (match := re.search(pattern, text)):
+                return match[0]
         time.sleep(0.5)
     sys.exit(f"no {folder} for {to} arrived within {ARRIVES} s")
 
