@@ -22,8 +22,9 @@ from deployer.core.machine import ROLES, Machine
 from deployer.core.model import Acme, MachineEntry, Project, Repository
 from deployer.core.resources import find_template
 from deployer.flow import up as bringing
+from deployer.flow.recovery import bring_back, fetch_release, lacking, ready
 from deployer.flow.request import Request
-from deployer.flow.restore import bring_back, fetch_release, lacking, moment, ready
+from deployer.flow.restore import moment
 from deployer.flow.session import Session
 
 # Seconds that the app's own exercise may take.
