@@ -26,10 +26,12 @@ _SYSTEMD = "/etc/systemd/system"
 MODULES = (
     "archiving.py",
     "database.py",
+    "database_choice.py",
     "database_create.py",
     "database_restore.py",
     "database_server.py",
     "database_verify.py",
+    "database_wal.py",
     "database_watch.py",
     "pgbackrest.py",
 )

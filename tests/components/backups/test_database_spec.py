@@ -39,7 +39,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The modules of the programs, as they find one another on a machine."""
     monkeypatch.syspath_prepend(str(SERVICE))
     monkeypatch.setattr("sys.dont_write_bytecode", True)
-    names = ("pgbackrest", "archiving", "database_create", "database_verify")
+    names = ("pgbackrest", "database_wal", "archiving", "database_create", "database_verify")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         sys.modules.pop(name, None)
@@ -208,8 +208,8 @@ def test_due(
 
 
 def test_names_of_segments(programs: dict[str, Any]) -> None:
-    assert programs["pgbackrest"].next_segment("0000000100000000000000FF") == "000000010000000100000000"
-    assert programs["pgbackrest"].segments_to("000000010000000100000001", "0000000100000000000000FF") == [
+    assert programs["database_wal"].next_segment("0000000100000000000000FF") == "000000010000000100000000"
+    assert programs["database_wal"].segments_to("000000010000000100000001", "0000000100000000000000FF") == [
         "0000000100000000000000FF",
         "000000010000000100000000",
         "000000010000000100000001",

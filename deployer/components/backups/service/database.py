@@ -21,6 +21,7 @@ import archiving
 import database_create
 import database_restore
 import database_verify
+import database_wal
 import pgbackrest
 from pgbackrest import Failed
 
@@ -43,7 +44,7 @@ def status_of(wanted: dict[str, Any], entry: dict[str, Any], name: str) -> dict[
         if ends:
             found["newest_wal"] = max(ends)
             first = next(one["min"] for one in held["archive"] if one["max"] == max(ends))
-            commit = pgbackrest.newest_commit(conf, pgbackrest.segments_to(max(ends), first))
+            commit = database_wal.newest_commit(conf, database_wal.segments_to(max(ends), first))
             found["newest_commit"] = commit
             if commit:
                 lag = pgbackrest.now() - pgbackrest.parse(commit)

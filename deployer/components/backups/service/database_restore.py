@@ -21,30 +21,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import database_server
 import database_verify
+import database_wal
 import pgbackrest
-from pgbackrest import Failed, iso, parse
+from database_choice import FOLDER, PLACE, PRIVATE, RESTORED, Choice, size, wal
+from pgbackrest import Failed, parse
 
-FOLDER = Path("/run/deploy-restore")
 REQUEST = FOLDER / "database.json"
-# Readable by postgres, gone after a reboot.
-PRIVATE = FOLDER / "database"
 STATE = pgbackrest.STATE / "restore-database.json"
 UNIT = "deploy-restore-database.service"
-PLACE = pgbackrest.CLUSTER.parent
-RESTORED = PLACE / "restored"
 # Seconds.
 COPY_BOUND = 24 * 3600
 # Seconds for finding out which object of a backup is damaged.
 LOOK_BOUND = 3600
-# Bytes that must be left over besides the data: WAL in replay, and room to work.
-MARGIN = 1 << 30
-
-
 _BEFORE = "before configured recovery target"
 
 
@@ -133,11 +125,8 @@ def _active() -> bool:
 class Work:
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.request = request
-        self.target = dict(request["target"])
-        self.wanted = parse(self.target["time"]) if self.target["kind"] == "time" else None
+        self.choice = Choice(request)
         self.state = json.loads(STATE.read_text(encoding="utf-8"))
-        self.conf = PRIVATE / "pgbackrest.conf"
-        self.repository = request["repository"]["name"]
 
     def run(self) -> None:
         if self.state.get("swapping"):
@@ -145,7 +134,7 @@ class Work:
             self.swap()
         else:
             with self.phase("look"):
-                backups = self.look()
+                backups = self.choice.look()
             with self.phase("copy"):
                 self.copy_first_good(backups)
             server = database_server.Server(RESTORED, PRIVATE)
@@ -158,7 +147,7 @@ class Work:
                     server.stop()
                 database_server.settle(RESTORED)
             with self.phase("swap"):
-                self.stopped()
+                self.choice.stopped()
                 self.note(swapping=True)
                 self.swap()
         shutil.rmtree(PRIVATE, ignore_errors=True)
@@ -177,124 +166,6 @@ class Work:
         finally:
             self.state["seconds"][name] = round(time.monotonic() - began, 1)
 
-    # --- look ---
-
-    def look(self) -> list[Mapping[str, Any]]:
-        """Everything that can be known before the first byte is copied. Returns the backups that one can begin with,
-        the best one first."""
-        self.stopped()
-        shutil.rmtree(PRIVATE, ignore_errors=True)
-        user = pwd.getpwnam("postgres")
-        pgbackrest.folder(FOLDER, 0o711, 0, 0)
-        pgbackrest.folder(PRIVATE, 0o700, user.pw_uid, user.pw_gid)
-        text = pgbackrest.configuration(self.request["repository"], PRIVATE / "work", RESTORED)
-        # Nothing is ever archived from here.
-        pgbackrest.write(self.conf, text, 0o640, 0, user.pw_gid)
-        held = pgbackrest.info(self.conf)
-        others = {one["version"] for one in held["db"]} - {pgbackrest.VERSION}
-        if others:
-            raise Failed(
-                "looking at the backups",
-                f"they are of PostgreSQL {', '.join(sorted(others))}; here is {pgbackrest.VERSION}",
-                f"restore with a release of this toolkit that has PostgreSQL {max(others)}, then move by a dump",
-            )
-        backups = self.choose([one for one in held["backup"] if not one.get("error")])
-        wal = pgbackrest.listing(self.conf)
-        pgbackrest.write(PRIVATE / "wal.json", json.dumps(wal), 0o640, 0, user.pw_gid)
-        self.contiguous(wal, backups[0])
-        self.room(backups[0])
-        return backups
-
-    def choose(self, backups: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        what = f"choosing a backup in {self.repository}"
-        label = self.target.get("backup")
-        if label:
-            backups = [one for one in backups if one["label"] == label]
-        if not backups:
-            raise Failed(what, "it holds no finished backup", "restore from another repository")
-        fit = [
-            one
-            for one in backups
-            if self.wanted is None or one["timestamp"]["stop"] <= self.wanted.timestamp()
-        ]
-        if not fit:
-            first = iso(min(one["timestamp"]["stop"] for one in backups))
-            raise Failed(
-                what,
-                f"the oldest one ended at {first}, after {self.target['time']}",
-                f"take a time from {first} on, or another repository",
-            )
-        return fit[::-1]
-
-    def contiguous(self, wal: Mapping[str, str], backup: Mapping[str, Any]) -> None:
-        """Is there all WAL from the backup to the target? Sees what is missing; damage is seen in the replay."""
-        name, last = backup["archive"]["start"], max(wal, default="")
-        while name in wal:
-            name = pgbackrest.next_segment(name)
-        newer = [one for one in wal if one[:8] > name[:8]]
-        if name > last or (newer and not any(one > name and one[:8] == name[:8] for one in wal)):
-            if self.wanted is None or newer:
-                return
-            if (self.wanted - pgbackrest.now()).total_seconds() > 0:
-                raise Failed(
-                    "looking at the target", f"{self.target['time']} has not come yet", "take an earlier time"
-                )
-            return
-        if name <= backup["archive"]["stop"]:
-            raise Failed(
-                f"looking at the WAL in {self.repository}",
-                f"the segment {name} is missing, which the backup {backup['label']} itself needs",
-                "take an earlier time, or another repository",
-            )
-        reach = self.reach(backup, name)
-        if self.wanted is None or not reach or self.wanted > parse(reach):
-            raise self.missing(name, "is missing", reach)
-
-    def reach(self, backup: Mapping[str, Any], stop: str) -> str:
-        """The time of the last commit before the segment `stop`, read from the repository."""
-        before = [one for one in pgbackrest.segments_to(stop, backup["archive"]["start"], 5) if one < stop]
-        try:
-            return pgbackrest.newest_commit(self.conf, before, paths=_wal())
-        except Failed:
-            return ""
-
-    def missing(self, segment: str, how: str, reach: str) -> Failed:
-        good = f"restore to {reach}, the last moment before it" if reach else "restore to an earlier time"
-        later = [one for one in pgbackrest.info(self.conf)["backup"] if one["archive"]["start"] > segment]
-        after = (
-            f", or to a time after {iso(later[0]['timestamp']['stop'])}, when the next backup was complete"
-            if later
-            else ""
-        )
-        return Failed(
-            f"restoring the database from {self.repository}",
-            f"the WAL segment {segment} {how}; what lies before it reaches to {reach or 'an unknown time'}",
-            f"{good}{after}; or take another repository",
-        )
-
-    def room(self, backup: Mapping[str, Any]) -> None:
-        disk = os.statvfs(PLACE if PLACE.exists() else "/var/lib/postgresql")
-        free = disk.f_bavail * disk.f_frsize + (_size(RESTORED) if RESTORED.exists() else 0)
-        need = int(backup["info"]["size"] * 1.05) + MARGIN
-        if free < need:
-            raise Failed(
-                "looking for room on the disk",
-                f"{PLACE} has {free >> 20} MiB left; the database and its WAL need {need >> 20} MiB beside what is there",
-                "make room or take a larger disk; old databases are in the folders main.before-*",
-            )
-
-    def stopped(self) -> None:
-        try:
-            pid = int((pgbackrest.CLUSTER / "postmaster.pid").read_text().split()[0])
-            os.kill(pid, 0)
-        except (OSError, ValueError, IndexError):
-            return
-        raise Failed(
-            "looking at the database that is there",
-            "it is running",
-            "stop it: systemctl stop postgresql@17-main.service",
-        )
-
     # --- copy ---
 
     def copy_first_good(self, backups: list[Mapping[str, Any]]) -> None:
@@ -303,7 +174,7 @@ class Work:
             self.note(backup=backup["label"], total_bytes=backup["info"]["size"])
             try:
                 if number:
-                    self.contiguous(_wal(), backup)
+                    self.choice.contiguous(wal(), backup)
                 self.copy(backup)
                 return
             except Damaged as error:
@@ -319,8 +190,8 @@ class Work:
         fetch = f"{os.path.dirname(os.path.abspath(__file__))}/wal-fetch {PRIVATE} %f %p"
         words = ["restore", f"--set={backup['label']}", "--archive-mode=off"]
         words += [f"--recovery-option=restore_command={fetch}"]
-        if self.wanted is not None:
-            at = self.wanted.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
+        if self.choice.wanted is not None:
+            at = self.choice.wanted.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
             words += ["--type=time", f"--target={at}", "--target-action=promote"]
         else:
             words += ["--type=default"]
@@ -328,26 +199,26 @@ class Work:
         counter = threading.Thread(target=self._count, args=(over,), daemon=True)
         counter.start()
         try:
-            done = pgbackrest.call(self.conf, *words, timeout=COPY_BOUND)
+            done = pgbackrest.call(self.choice.conf, *words, timeout=COPY_BOUND)
         finally:
             over.set()
             counter.join(10)
         if done.returncode:
             raise self.broken(done, backup)
-        self.note(done_bytes=_size(RESTORED))
+        self.note(done_bytes=size(RESTORED))
 
     def _count(self, over: threading.Event) -> None:
         while not over.wait(2):
-            self.note(done_bytes=_size(RESTORED))
+            self.note(done_bytes=size(RESTORED))
 
     def broken(self, done: subprocess.CompletedProcess[str], backup: Mapping[str, Any]) -> Failed:
         """A copy that failed: a damaged object, or the repository stopped answering."""
         label = backup["label"]
-        failed = pgbackrest.failure(f"copying the backup {label} from {self.repository}", done)
+        failed = pgbackrest.failure(f"copying the backup {label} from {self.choice.repository}", done)
         if "does not answer" in failed.error["why"] or "No space left" in failed.error["why"]:
             return failed
         words = ["verify", f"--set={label}", "--output=text", "--job-retry=1"]
-        looked = pgbackrest.call(self.conf, *words, timeout=LOOK_BOUND, words="detail")
+        looked = pgbackrest.call(self.choice.conf, *words, timeout=LOOK_BOUND, words="detail")
         bad = [f"{one['what']} {one['why']}" for one in database_verify.read(looked.stderr.splitlines())]
         if not bad:
             return failed
@@ -360,10 +231,10 @@ class Work:
         server.start()
         server.recovered(self.progress)
         if (
-            self.wanted
+            self.choice.wanted
             and _BEFORE in server.error
             and server.last_time
-            and parse(server.last_time) >= self.wanted
+            and parse(server.last_time) >= self.choice.wanted
         ):
             # Nothing later can be had, but nothing up to the moment itself is missing.
             server.take_what_there_is()
@@ -371,11 +242,11 @@ class Work:
             server.recovered(self.progress)
         notes = _notes()
         # The server may have asked for more than it needed to get there.
-        there = self.wanted is not None and not server.error
+        there = self.choice.wanted is not None and not server.error
         bad = next((one for one in notes if one["kind"] == "damaged"), None)
         if bad and not there:
             server.stop()
-            raise self.missing(bad["segment"], f"is damaged ({bad['why']})", server.last_time)
+            raise self.choice.missing(bad["segment"], f"is damaged ({bad['why']})", server.last_time)
         if server.error:
             server.stop()
             self.unreached(server)
@@ -388,14 +259,16 @@ class Work:
     def unreached(self, server: database_server.Server) -> None:
         if _BEFORE in server.error:
             # The latest that can be had; the segment after it was never archived.
-            reach = server.last_time or pgbackrest.newest_commit(self.conf, sorted(_wal())[-4:], paths=_wal())
+            reach = server.last_time or database_wal.newest_commit(
+                self.choice.conf, sorted(wal())[-4:], paths=wal()
+            )
             raise Failed(
-                f"restoring the database from {self.repository}",
-                f"what it holds ends at {reach}, before {self.target['time']}",
+                f"restoring the database from {self.choice.repository}",
+                f"what it holds ends at {reach}, before {self.choice.target['time']}",
                 f'restore to {reach} or to "latest", or take another repository',
             )
         raise Failed(
-            f"replaying WAL from {self.repository}",
+            f"replaying WAL from {self.choice.repository}",
             server.error,
             "take an earlier time, or another repository",
         )
@@ -436,21 +309,6 @@ def _notes() -> list[dict[str, str]]:
         return [json.loads(line) for line in (PRIVATE / "notes").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []
-
-
-def _wal() -> dict[str, str]:
-    found: dict[str, str] = json.loads((PRIVATE / "wal.json").read_text(encoding="utf-8"))
-    return found
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files below it; what vanishes meanwhile counts nothing."""
-    total = 0
-    for path, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(path, name)).st_size
-    return total
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import database_wal
 import pgbackrest
 from pgbackrest import Failed, iso
 
@@ -51,7 +52,7 @@ def verify(name: str, conf: Path, gaps: Sequence[Mapping[str, str]] = ()) -> dic
     if not damaged and "status: error" in done.stdout:
         damaged = [{"what": "the repository", "why": " ".join(done.stdout.split())[:600]}]
     damaged += [one for one in copies(conf) if one["what"] not in {other["what"] for other in damaged}]
-    wal = pgbackrest.listing(conf)
+    wal = database_wal.listing(conf)
     damaged += absent(wal, held["backup"], gaps)
     return {**empty, "damaged": damaged, "backups": len(held["backup"]), "segments": len(wal)}
 
@@ -114,7 +115,7 @@ def absent(
     for timeline in sorted({name[:8] for name in there}):
         names = sorted(name for name in there if name[:8] == timeline and name[8:] >= first[8:])
         for before, after in itertools.pairwise(names):
-            for name in span(pgbackrest.next_segment(before), after)[:-1]:
+            for name in span(database_wal.next_segment(before), after)[:-1]:
                 if not any(gap["first"] <= name <= (gap["last"] or name) for gap in gaps):
                     found.setdefault(name, "is missing: no restore goes over it")
     return [{"what": f"WAL segment {name}", "why": why} for name, why in sorted(found.items())][:100]
@@ -124,5 +125,5 @@ def span(first: str, last: str) -> list[str]:
     """The names from `first` to `last`, both included; at most 100,000."""
     found = [first]
     while found[-1] < last and len(found) < 100_000:
-        found.append(pgbackrest.next_segment(found[-1]))
+        found.append(database_wal.next_segment(found[-1]))
     return found

@@ -1,0 +1,169 @@
+"""Which backup a restore begins with, and whether all is there that it needs: seen before the first byte is copied.
+
+Not a program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import database_wal
+import pgbackrest
+from pgbackrest import Failed, iso, parse
+
+FOLDER = Path("/run/deploy-restore")
+# Readable by postgres, gone after a reboot.
+PRIVATE = FOLDER / "database"
+PLACE = pgbackrest.CLUSTER.parent
+RESTORED = PLACE / "restored"
+# Bytes that must be left over besides the data: WAL in replay, and room to work.
+MARGIN = 1 << 30
+
+
+class Choice:
+    """conf: the repository's configuration for this restore; wanted: the moment, None for the newest."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self.request = request
+        self.target = dict(request["target"])
+        self.wanted = parse(self.target["time"]) if self.target["kind"] == "time" else None
+        self.conf = PRIVATE / "pgbackrest.conf"
+        self.repository = request["repository"]["name"]
+
+    def look(self) -> list[Mapping[str, Any]]:
+        """Everything that can be known before the first byte is copied. Returns the backups that one can begin with,
+        the best one first."""
+        self.stopped()
+        shutil.rmtree(PRIVATE, ignore_errors=True)
+        user = pwd.getpwnam("postgres")
+        pgbackrest.folder(FOLDER, 0o711, 0, 0)
+        pgbackrest.folder(PRIVATE, 0o700, user.pw_uid, user.pw_gid)
+        text = pgbackrest.configuration(self.request["repository"], PRIVATE / "work", RESTORED)
+        # Nothing is ever archived from here.
+        pgbackrest.write(self.conf, text, 0o640, 0, user.pw_gid)
+        held = pgbackrest.info(self.conf)
+        others = {one["version"] for one in held["db"]} - {pgbackrest.VERSION}
+        if others:
+            raise Failed(
+                "looking at the backups",
+                f"they are of PostgreSQL {', '.join(sorted(others))}; here is {pgbackrest.VERSION}",
+                f"restore with a release of this toolkit that has PostgreSQL {max(others)}, then move by a dump",
+            )
+        backups = self.choose([one for one in held["backup"] if not one.get("error")])
+        held_wal = database_wal.listing(self.conf)
+        pgbackrest.write(PRIVATE / "wal.json", json.dumps(held_wal), 0o640, 0, user.pw_gid)
+        self.contiguous(held_wal, backups[0])
+        self.room(backups[0])
+        return backups
+
+    def choose(self, backups: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        what = f"choosing a backup in {self.repository}"
+        label = self.target.get("backup")
+        if label:
+            backups = [one for one in backups if one["label"] == label]
+        if not backups:
+            raise Failed(what, "it holds no finished backup", "restore from another repository")
+        fit = [
+            one
+            for one in backups
+            if self.wanted is None or one["timestamp"]["stop"] <= self.wanted.timestamp()
+        ]
+        if not fit:
+            first = iso(min(one["timestamp"]["stop"] for one in backups))
+            raise Failed(
+                what,
+                f"the oldest one ended at {first}, after {self.target['time']}",
+                f"take a time from {first} on, or another repository",
+            )
+        return fit[::-1]
+
+    def contiguous(self, wal: Mapping[str, str], backup: Mapping[str, Any]) -> None:
+        """Is there all WAL from the backup to the target? Sees what is missing; damage is seen in the replay."""
+        name, last = backup["archive"]["start"], max(wal, default="")
+        while name in wal:
+            name = database_wal.next_segment(name)
+        newer = [one for one in wal if one[:8] > name[:8]]
+        if name > last or (newer and not any(one > name and one[:8] == name[:8] for one in wal)):
+            if self.wanted is None or newer:
+                return
+            if (self.wanted - pgbackrest.now()).total_seconds() > 0:
+                raise Failed(
+                    "looking at the target", f"{self.target['time']} has not come yet", "take an earlier time"
+                )
+            return
+        if name <= backup["archive"]["stop"]:
+            raise Failed(
+                f"looking at the WAL in {self.repository}",
+                f"the segment {name} is missing, which the backup {backup['label']} itself needs",
+                "take an earlier time, or another repository",
+            )
+        reach = self.reach(backup, name)
+        if self.wanted is None or not reach or self.wanted > parse(reach):
+            raise self.missing(name, "is missing", reach)
+
+    def reach(self, backup: Mapping[str, Any], stop: str) -> str:
+        """The time of the last commit before the segment `stop`, read from the repository."""
+        before = [one for one in database_wal.segments_to(stop, backup["archive"]["start"], 5) if one < stop]
+        try:
+            return database_wal.newest_commit(self.conf, before, paths=wal())
+        except Failed:
+            return ""
+
+    def missing(self, segment: str, how: str, reach: str) -> Failed:
+        good = f"restore to {reach}, the last moment before it" if reach else "restore to an earlier time"
+        later = [one for one in pgbackrest.info(self.conf)["backup"] if one["archive"]["start"] > segment]
+        after = (
+            f", or to a time after {iso(later[0]['timestamp']['stop'])}, when the next backup was complete"
+            if later
+            else ""
+        )
+        return Failed(
+            f"restoring the database from {self.repository}",
+            f"the WAL segment {segment} {how}; what lies before it reaches to {reach or 'an unknown time'}",
+            f"{good}{after}; or take another repository",
+        )
+
+    def room(self, backup: Mapping[str, Any]) -> None:
+        disk = os.statvfs(PLACE if PLACE.exists() else "/var/lib/postgresql")
+        free = disk.f_bavail * disk.f_frsize + (size(RESTORED) if RESTORED.exists() else 0)
+        need = int(backup["info"]["size"] * 1.05) + MARGIN
+        if free < need:
+            raise Failed(
+                "looking for room on the disk",
+                f"{PLACE} has {free >> 20} MiB left; the database and its WAL need {need >> 20} MiB beside what is there",
+                "make room or take a larger disk; old databases are in the folders main.before-*",
+            )
+
+    def stopped(self) -> None:
+        try:
+            pid = int((pgbackrest.CLUSTER / "postmaster.pid").read_text().split()[0])
+            os.kill(pid, 0)
+        except (OSError, ValueError, IndexError):
+            return
+        raise Failed(
+            "looking at the database that is there",
+            "it is running",
+            "stop it: systemctl stop postgresql@17-main.service",
+        )
+
+
+def wal() -> dict[str, str]:
+    found: dict[str, str] = json.loads((PRIVATE / "wal.json").read_text(encoding="utf-8"))
+    return found
+
+
+def size(folder: Path) -> int:
+    """Bytes of the files below it; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_size
+    return total
