@@ -16,7 +16,7 @@ from tests.e2e.conftest import Deployed, local_section, project
 from tests.e2e.matrix import Person, number
 from tests.e2e.writing import Writer, nothing_between_is_missing, numbers
 from tests.rig.objects import Objects
-from tests.rig.world import GATEWAY, World
+from tests.rig.world import GATEWAY, NUMBER, World
 
 STACK = """\
 name: kept
@@ -53,7 +53,7 @@ def kept(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFacto
     with ExitStack() as stack:
         vendors = {}
         for name, port in (("east", 9101), ("west", 9102)):
-            host = f"{name}.social.test"
+            host = f"{name}{NUMBER or ''}.social.test"
             vendors[name] = stack.enter_context(Objects(folder / name, host, (GATEWAY, port), name=name))
             rig.set_records([{"name": host, "type": "A", "value": GATEWAY}])
             stack.enter_context(vendors[name].known())

@@ -29,7 +29,7 @@ from tests.rig.hetzner.machines import RealMachines
 from tests.rig.mail_receiver import MailReceiver
 from tests.rig.objects import Objects
 from tests.rig.smpp_carrier import Carrier
-from tests.rig.world import CARRIER_A, GATEWAY, MAIL, World
+from tests.rig.world import CARRIER_A, GATEWAY, MAIL, NUMBER, World
 
 DOMAIN = "agora.social.test"
 STACK = f"""\
@@ -65,7 +65,7 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
     with ExitStack() as stack:
         stores = {}
         for name, port in STORES:
-            host = f"{name}.social.test"
+            host = f"{name}{NUMBER or ''}.social.test"
             store = Objects(tmp_path / name, host, (GATEWAY, port), name=name)
             stores[name] = stack.enter_context(store)
             stack.enter_context(store.known())
