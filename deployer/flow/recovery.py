@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deployer.components.app.layout import Layout
 from deployer.components.backups import restoring, spec
 from deployer.components.backups.restoring import Progress, Target
 from deployer.core.errors import DeployError
@@ -113,6 +114,7 @@ def bring_back(
             [item for one in view.specs[machine] for item in one.data],
             hold_queues=hold_queues,
             amcheck=amcheck,
+            mark=_layout(session).restored if part == "files" and machine in _players(session, "app") else "",
         )
         code, out, err = session.engine.run(machine, restoring.start(part), stdin=request, timeout=60)
         if code:
@@ -217,11 +219,10 @@ def _failure(machine: str, part: str, progress: Progress) -> DeployError:
 def fetch_release(session: Session, order: Order) -> None:
     """The app as it was built, from the repository: nothing is asked of a registry of packages. A repository that has
     another release, or none, is told, and the app is built as `up` builds it."""
-    from deployer.components.app.layout import Layout
     from deployer.components.backups.actions import answer
 
     project = session.project
-    layout = Layout(project.app, project.stack.domain)
+    layout = _layout(session)
     where = f"{layout.home}/releases/{layout.release()}"
     repository = next(one for one in project.inventory.repositories if one.name == order.repository)
     request = restoring.release_request(_described(session, repository, order.generation), where)
@@ -251,6 +252,10 @@ def lacking(session: Session) -> list[str]:
         if body["missing"] > len(body["paths"]):
             found.append(f"{entry.name}: {body['missing'] - len(body['paths'])} more")
     return found
+
+
+def _layout(session: Session) -> Layout:
+    return Layout(session.project.app, session.project.stack.domain)
 
 
 def _players(session: Session, role: str) -> tuple[str, ...]:

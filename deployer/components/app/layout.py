@@ -57,6 +57,11 @@ class Layout:
         return f"/var/lib/deploy/app/{self.app.name}"
 
     @property
+    def restored(self) -> str:
+        """Lies there from a restore until the switch has brought the app's data up to its release."""
+        return f"{self.state}/restored"
+
+    @property
     def plan(self) -> str:
         """What the switch shall reach."""
         return f"/etc/deploy/app-switch/{self.app.name}.json"

@@ -84,7 +84,7 @@ def check(app: Manifest) -> None:
 
 
 def _app_steps(app: Manifest) -> tuple[AppStep, ...]:
-    return (*app.migrations, *((app.admin,) if app.admin else ()))
+    return (*app.migrations, *app.after_restore, *((app.admin,) if app.admin else ()))
 
 
 def _directories(layout: Layout) -> Iterator[Directory]:
@@ -176,6 +176,7 @@ def _process_values(layout: Layout, process: Process) -> dict[str, object]:
         "prepare": tuple(for_systemd(expand(line, "prepare")) for line in process.prepare),
         "environment": _environment({key: expand(v, key) for key, v in process.environment.items()}),
         "start_timeout": process.start_timeout,
+        "restored": layout.restored,
     }
 
 
@@ -252,6 +253,10 @@ def switch_plan(layout: Layout) -> str:
             }
             for step in app.migrations
         ],
+        "after_restore": [
+            {"name": step.name, "unit": layout.step_unit(step), "timeout": step.timeout}
+            for step in app.after_restore
+        ],
     }
     return json.dumps(plan, indent=1) + "\n"
 
@@ -285,7 +290,7 @@ def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
         "in_service",
         check=f"{SWITCH} {app.name} --check",
         args={"app": app.name},
-        timeout=bound + sum(step.timeout for step in app.migrations),
+        timeout=bound + sum(step.timeout for step in (*app.migrations, *app.after_restore)),
     )
     if app.admin:
         yield Step(

@@ -54,8 +54,12 @@ def request(
     *,
     hold_queues: bool,
     amcheck: bool,
+    mark: str = "",
 ) -> str:
-    """The request of one restore, for standard input: it holds keys. The same id again attaches to the same work."""
+    """The request of one restore, for standard input: it holds keys. The same id again attaches to the same work.
+
+    mark: a file that the files' part writes before it puts anything in place, for the app to see.
+    """
     body = {
         "id": id,
         "repository": dict(repository),
@@ -64,6 +68,7 @@ def request(
         "data": [asdict(item) for item in data if item.kind != "postgres"],
         "hold_queues": hold_queues,
         "amcheck": amcheck,
+        "mark": mark,
     }
     return json.dumps(body)
 

@@ -63,6 +63,7 @@ def manifest(tmp_path: Path) -> Manifest:
         data=(AppData("pictures", "files", "pictures"), AppData("index", "sqlite", "db/index.db")),
         secrets=(AppSecret("key", "hex"),),
         migrations=(AppStep("tables", "main", "{runtime}/bin/notes migrate", reversible=False),),
+        after_restore=(AppStep("jump", "main", "{runtime}/bin/notes jump"),),
         admin=AppStep("admin", "main", "{runtime}/bin/notes admin", stdin="admin.j2"),
         settings={"colour": "red", "size": 3},
         choices={"colour": ("red", "blue")},

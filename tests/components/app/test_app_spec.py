@@ -157,6 +157,7 @@ def test_process_unit(context: Make) -> None:
         "EnvironmentFile=/etc/deploy/apps/notes/env",
         "Restart=always",
         "StartLimitIntervalSec=0",
+        "ConditionPathExists=!/var/lib/deploy/app/notes/restored",
         "ProtectSystem=strict",
         "ReadWritePaths=/var/lib/notes",
         "NoNewPrivileges=yes",
@@ -204,6 +205,9 @@ def test_switch_plan(context: Make) -> None:
         "reversible": False,
         "timeout": 600,
     }
+    assert plan["after_restore"] == [{"name": "jump", "unit": "notes-step-jump.service", "timeout": 600}]
+    lines = _text(context(), "/etc/systemd/system/notes-step-jump.service").splitlines()
+    assert "ExecStart=/opt/notes/current/main/bin/notes jump" in lines
 
 
 def test_settings(context: Make) -> None:

@@ -42,7 +42,14 @@ class Rig:
         self.state.mkdir()
         self.config = folder / "app.conf"
 
-    def plan(self, release: str, ready: str, config: str, migrations: tuple[dict[str, Any], ...] = ()) -> Any:
+    def plan(
+        self,
+        release: str,
+        ready: str,
+        config: str,
+        migrations: tuple[dict[str, Any], ...] = (),
+        after_restore: tuple[str, ...] = (),
+    ) -> Any:
         (self.home / "releases" / release).mkdir(exist_ok=True)
         os.utime(
             self.home / "releases" / release, (1000 + len(list((self.home / "releases").iterdir())),) * 2
@@ -57,6 +64,9 @@ class Rig:
             "files": [str(self.config), str(path)],
             "processes": [{"name": "web", "unit": "notes-web.service", "ready": ready, "timeout": 0}],
             "migrations": list(migrations),
+            "after_restore": [
+                {"name": name, "unit": f"notes-step-{name}.service", "timeout": 1} for name in after_restore
+            ],
         }
         path.write_text(json.dumps(plan))
         return self.app()
@@ -136,6 +146,76 @@ def test_no_way_back_over_a_migration_that_cannot_be_undone(
             rig.plan("2", "bad", "b", (final,)).work()
         assert os.readlink(rig.home / "current") == "releases/2"
     assert ran == [["systemctl", "start", "notes-step-final.service"]]
+
+
+class Steps:
+    """What is asked of systemd for the app's steps. bad: units that fail."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.bad: set[str] = set()
+
+    def run(self, words: list[str], **named: Any) -> Any:
+        self.ran.append(words[-1].removeprefix("notes-step-").removesuffix(".service"))
+
+        class Done:
+            returncode = int(self.ran[-1] in self.bad)
+
+        return Done()
+
+    def taken(self) -> list[str]:
+        ran, self.ran = self.ran, []
+        return ran
+
+
+@pytest.fixture
+def steps(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    made = Steps()
+    monkeypatch.setattr(rig.switch.subprocess, "run", made.run)
+    return made
+
+
+TABLES = {"name": "tables", "unit": "notes-step-tables.service", "reversible": True, "timeout": 1}
+
+
+def restored(rig: Rig, name: str) -> None:
+    """As components/backups/service/restoring.py does it."""
+    (rig.state / "restored").write_text(json.dumps({"id": name}))
+
+
+def test_after_a_restore_the_data_are_brought_up_once(rig: Rig, steps: Steps) -> None:
+    app = rig.plan("1", "good", "a", (TABLES,), ("jump", "index"))
+    app.work()
+    assert steps.taken() == ["tables"]
+    for name in ("first", "second"):
+        (rig.state / "once").mkdir(exist_ok=True)
+        restored(rig, name)
+        assert not app.in_service()
+        app.work()
+        # The data may be older than what this machine did to others.
+        assert steps.taken() == ["tables", "jump", "index"]
+        assert not (rig.state / "once").exists() and not (rig.state / "restored").exists()
+        assert app.in_service()
+        app.work()
+        assert steps.taken() == []
+
+
+def test_a_step_after_the_restore_fails(rig: Rig, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.plan("1", "good", "a").work()
+    started: list[str] = []
+    monkeypatch.setattr(rig.switch.App, "start", lambda app, plan: started.append(plan["release"]))
+    app = rig.plan("1", "good", "a", (TABLES,), ("jump", "index"))
+    restored(rig, "first")
+    steps.bad = {"index"}
+    # What served before must not serve these data either.
+    with pytest.raises(
+        rig.switch.Failed, match="the step after the restore index failed; the data were restored"
+    ):
+        app.work()
+    assert steps.taken() == ["tables", "jump", "index"] and not started
+    steps.bad = set()
+    app.work()
+    assert steps.taken() == ["index"] and started == ["1"]
 
 
 def test_old_releases_go(rig: Rig) -> None:

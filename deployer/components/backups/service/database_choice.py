@@ -27,6 +27,10 @@ RESTORED = PLACE / "restored"
 MARGIN = 1 << 30
 
 
+class Here(Failed):
+    """What no other repository would mend."""
+
+
 class Choice:
     """conf: the repository's configuration for this restore; wanted: the moment, None for the newest."""
 
@@ -94,7 +98,7 @@ class Choice:
             if self.wanted is None or newer:
                 return
             if (self.wanted - pgbackrest.now()).total_seconds() > 0:
-                raise Failed(
+                raise Here(
                     "looking at the target", f"{self.target['time']} has not come yet", "take an earlier time"
                 )
             return
@@ -135,7 +139,7 @@ class Choice:
         free = disk.f_bavail * disk.f_frsize + (size(RESTORED) if RESTORED.exists() else 0)
         need = int(backup["info"]["size"] * 1.05) + MARGIN
         if free < need:
-            raise Failed(
+            raise Here(
                 "looking for room on the disk",
                 f"{PLACE} has {free >> 20} MiB left; the database and its WAL need {need >> 20} MiB beside what is there",
                 "make room or take a larger disk; old databases are in the folders main.before-*",
@@ -147,7 +151,7 @@ class Choice:
             os.kill(pid, 0)
         except (OSError, ValueError, IndexError):
             return
-        raise Failed(
+        raise Here(
             "looking at the database that is there",
             "it is running",
             "stop it: systemctl stop postgresql@17-main.service",

@@ -2,9 +2,10 @@
 
     database_restore.py work      what the transient unit deploy-restore-database runs; the request lies in REQUEST
 
-Request: {"id", "repository": {...}, "target": {"kind": "latest"} | {"kind": "time", "time"}, "amcheck"}.
+Request: {"id", "repository": {...}, "target": {"kind": "latest"} | {"kind": "time", "time"}, "amcheck", "until", "instead"}.
 The cluster 17/main must be stopped; it is renamed to 17/main.before-ID at the very end. Whatever happens before leaves
-it untouched. Killed anywhere, the same request does the rest.
+it untouched. Killed anywhere, the same request does the rest. until: "checked" stops before the renaming, and the same
+request without it does that. instead: id of a restore that this one takes the place of.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import database_server
 import database_verify
 import database_wal
 import pgbackrest
-from database_choice import FOLDER, PLACE, PRIVATE, RESTORED, Choice, size, wal
+from database_choice import FOLDER, PLACE, PRIVATE, RESTORED, Choice, Here, size, wal
 from pgbackrest import Failed, parse
 
 REQUEST = FOLDER / "database.json"
@@ -38,6 +40,8 @@ COPY_BOUND = 24 * 3600
 # Seconds for finding out which object of a backup is damaged.
 LOOK_BOUND = 3600
 _BEFORE = "before configured recovery target"
+# Phases in which what fails is mostly the repository's fault.
+_READING = ("look", "copy", "replay", "check")
 
 
 class Damaged(Failed):
@@ -55,20 +59,29 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
                 "starting the restore of the database", f"the request lacks {key}", "a mistake of ours"
             )
     now = status()
-    if now.get("id") == request["id"] and now["state"] in ("done", "running"):
+    same = now.get("id") == request["id"]
+    if same and now["state"] in ("done", "running"):
+        return now
+    if same and now["state"] == "checked" and request.get("until") == "checked" and RESTORED.exists():
         return now
     if now["state"] == "running":
-        raise Failed(
-            "starting the restore of the database",
-            f"the restore {now['id']} is under way here",
-            "wait for its end: database.py restore-status",
-        )
+        if now["id"] != request.get("instead"):
+            raise Failed(
+                "starting the restore of the database",
+                f"the restore {now['id']} is under way here",
+                "wait for its end: database.py restore-status",
+            )
+        subprocess.run(["systemctl", "stop", UNIT], timeout=60, check=False)
+        now = status()
+    if not same and now.get("swapping"):
+        _put_back(now["id"])
     FOLDER.mkdir(mode=0o711, exist_ok=True)
     pgbackrest.write(REQUEST, json.dumps(request), 0o600)
-    keep = now if now.get("id") == request["id"] else {}
-    save(
-        {**empty(request["id"]), "seconds": keep.get("seconds", {}), "swapping": keep.get("swapping", False)}
-    )
+    if same and now.get("checked"):
+        save({**now, "state": "running", "error": None})
+    else:
+        keep = {name: now[name] for name in ("seconds", "swapping") if same and name in now}
+        save({**empty(request["id"]), **keep})
     subprocess.run(["systemctl", "reset-failed", UNIT], stderr=subprocess.DEVNULL, timeout=30, check=False)
     done = subprocess.run(
         ["systemd-run", f"--unit={UNIT}", "--collect", "--quiet", "--property=KillMode=control-group",
@@ -83,8 +96,19 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
 def empty(name: str) -> dict[str, Any]:
     return {
         "id": name, "state": "running", "phase": "look", "done_bytes": 0, "total_bytes": 0, "seconds": {},
-        "recovered_to": "", "backup": "", "damaged": [], "checks": [], "error": None,
+        "recovered_to": "", "backup": "", "damaged": [], "checks": [], "error": None, "checked": False,
     }  # fmt: skip
+
+
+def _old(name: str) -> Path:
+    """Where the former database goes."""
+    return PLACE / f"main.before-{re.sub(r'[^A-Za-z0-9._-]', '-', name)}"
+
+
+def _put_back(name: str) -> None:
+    """A restore that was killed between its two renames and will not go on: the former database is in place again."""
+    if not pgbackrest.CLUSTER.exists() and _old(name).exists():
+        _old(name).rename(pgbackrest.CLUSTER)
 
 
 def save(state: Mapping[str, Any]) -> None:
@@ -133,19 +157,25 @@ class Work:
             # Everything was checked; only the renaming may be missing.
             self.swap()
         else:
-            with self.phase("look"):
-                backups = self.choice.look()
-            with self.phase("copy"):
-                self.copy_first_good(backups)
-            server = database_server.Server(RESTORED, PRIVATE)
-            with self.phase("replay"):
-                self.replay(server)
-            with self.phase("check"):
-                try:
-                    self.check(server)
-                finally:
-                    server.stop()
-                database_server.settle(RESTORED)
+            if not (self.state.get("checked") and RESTORED.exists()):
+                with self.phase("look"):
+                    backups = self.choice.look()
+                with self.phase("copy"):
+                    self.copy_first_good(backups)
+                server = database_server.Server(RESTORED, PRIVATE)
+                with self.phase("replay"):
+                    self.replay(server)
+                with self.phase("check"):
+                    try:
+                        self.check(server)
+                    finally:
+                        server.stop()
+                    database_server.settle(RESTORED)
+                self.note(checked=True)
+            if self.request.get("until") == "checked":
+                shutil.rmtree(PRIVATE, ignore_errors=True)
+                self.note(state="checked", phase="checked", error=None)
+                return
             with self.phase("swap"):
                 self.choice.stopped()
                 self.note(swapping=True)
@@ -290,7 +320,7 @@ class Work:
 
     def swap(self) -> None:
         """Two renames. After the first one a reboot finds no 17/main: nothing starts, and this goes on."""
-        old = PLACE / f"main.before-{re.sub(r'[^A-Za-z0-9._-]', '-', self.request['id'])}"
+        old = _old(self.request["id"])
         if RESTORED.exists():
             if pgbackrest.CLUSTER.exists():
                 if old.exists():
@@ -311,6 +341,19 @@ def _notes() -> list[dict[str, str]]:
         return []
 
 
+def _told(error: Failed, phase: str) -> dict[str, Any]:
+    """The error as an operator reads it. elsewhere: another repository may have what this one lacks."""
+    if "No space left" in error.error["why"]:
+        return {
+            "what": error.error["what"],
+            "why": f"the disk is full: {PLACE} must hold the database and its WAL beside what is there",
+            "next": "make room or take a larger disk, then run the same restore again; the former database is untouched",
+        }
+    if phase in _READING and not isinstance(error, Here):
+        return {**error.error, "elsewhere": True}
+    return error.error
+
+
 def main() -> int:
     work = Work(json.loads(REQUEST.read_text(encoding="utf-8")))
     # It holds the repository's keys.
@@ -318,7 +361,7 @@ def main() -> int:
     try:
         work.run()
     except Failed as error:
-        work.note(state="failed", error=error.error)
+        work.note(state="failed", error=_told(error, work.state["phase"]))
         print(error, file=sys.stderr)
         return 1
     except Exception as error:

@@ -1,7 +1,8 @@
 """Puts files back: beside their places first, looked at there, then swapped. Run by a transient unit.
 
 Killed at any moment, the same request again goes on or starts over without harm. What stood in a place before is kept
-as NAME.before-ID.
+as NAME.before-ID. A request with "until": "checked" stops before the swap, and the same one without it does that;
+"instead": id of a restore that this one takes the place of.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ from staging import POSTFIX, STAGING, digest, slug
 UNIT = "deploy-restore-files.service"
 REQUEST = Path("/run/deploy-restore/files.json")
 RECORD = STATE / "restore-files.json"
+# The snapshots that were chosen, with their manifests: the same ones until the end.
+CHOSEN = STATE / "restore-files-chosen.json"
+# Phases in which what fails is mostly the repository's fault, and what is not.
+READING = ("choosing snapshots", "fetching files", "checking files")
+FULL = "no space left on device"
 # Seconds: the whole of it; fetching one part.
 BOUND = 24 * 3600
 GATEWAY = "/var/lib/sms-gateway/spool.db"
@@ -36,17 +42,23 @@ KANNEL = "/var/spool/kannel"
 def start(request: dict[str, Any]) -> dict[str, Any]:
     """Begin what is asked for, unless it is under way or done. Returns what `restore-status` prints."""
     known = read(RECORD, {}) or {}
-    if known.get("id") == request["id"] and known.get("state") == "done":
+    same = known.get("id") == request["id"]
+    ended = ("checked", "done") if request.get("until") == "checked" else ("done",)
+    if same and known.get("state") in ended:
         return known
     if active():
-        if known.get("id") != request["id"]:
+        if same and known.get("state") == "running":
+            return known
+        if not same and known.get("id") != request.get("instead"):
             raise Failure(
                 "restoring files", f"another restore ({known.get('id')}) is under way", "wait for its end"
             )
-        return known
+        # One that is given up, or a unit in its last breath.
+        run("ending the former restore", ["systemctl", "stop", UNIT], timeout=120)
     REQUEST.parent.mkdir(mode=0o700, exist_ok=True)
     write(REQUEST, request)
     if known.get("id") != request["id"]:
+        _discard(request["data"], str(known.get("id") or ""))
         known = {"id": request["id"]}
     write(RECORD, {**known, "state": "running", "phase": "starting", "error": None}, 0o644)
     subprocess.run(["systemctl", "reset-failed", UNIT], capture_output=True, timeout=30)
@@ -54,6 +66,20 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     words += ["--property=Nice=5", "/usr/bin/python3", "-B", str(PROGRAMS / "files.py"), "restore-work"]
     run("starting the restore of files", words, timeout=60)
     return status()
+
+
+def _discard(data: list[dict[str, Any]], name: str) -> None:
+    """What an earlier restore fetched and never put in place."""
+    if not name:
+        return
+    for item in data:
+        new = beside(Path(item["where"]), name)
+        if new.is_dir():
+            shutil.rmtree(new, ignore_errors=True)
+        else:
+            new.unlink(missing_ok=True)
+    for folder in (STATE / "restoring").glob(f"{name}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def active() -> bool:
@@ -109,14 +135,19 @@ class Restore:
 
     def work(self) -> None:
         with self.phase("choosing snapshots"):
-            chosen = self.choose()
+            chosen = self.chosen()
         with self.phase("fetching files"):
             for item, snapshot, entry in chosen:
                 self.fetch(item, snapshot, entry)
         with self.phase("checking files"):
             for item, _, entry in chosen:
                 self.check(item, entry)
+        if self.request.get("until") == "checked":
+            self.record |= {"state": "checked", "phase": "checked"}
+            self.save()
+            return
         with self.phase("putting files in place"):
+            self.mark()
             for item, _, entry in chosen:
                 self.place(item, entry)
         for folder in {self.scratch(snapshot) for _, snapshot, _ in chosen}:
@@ -124,7 +155,25 @@ class Restore:
         self.record |= {"state": "done", "phase": "done", "at": iso(time.time())}
         self.save()
 
+    def mark(self) -> None:
+        """Tell the app that its data are others, before they are: it must not start with them as they come."""
+        if self.request.get("mark"):
+            path = Path(self.request["mark"])
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write(path, {"id": self.id})
+
     # --- which ---
+
+    def chosen(self) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+        """As `choose` said the first time: what came to the repository since is not looked at."""
+        known = read(CHOSEN, {}) or {}
+        names = ("lacks", "points", "recovered_to", "total_bytes")
+        if known.get("id") == self.id:
+            self.record |= {name: known[name] for name in names}
+            return [(item, snapshot, entry) for item, snapshot, entry in known["chosen"]]
+        chosen = self.choose()
+        write(CHOSEN, {"id": self.id, "chosen": chosen, **{name: self.record[name] for name in names}})
+        return chosen
 
     def choose(self) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
         """For each of the wanted data, the snapshot that has it: of the point, or the newest before the target."""
@@ -208,6 +257,8 @@ class Restore:
         what = f"fetching {item['name']}"
         words = ["restore", "--no-lock", f"{snapshot['id']}:{source}", "--target", str(target)]
         code, errors = self.restic.transfer(what, words, told, BOUND)
+        if code and (full := [text for text in errors if FULL in text]):
+            raise Failure(what, full[0])
         if code:
             raise Failure(
                 f"{what} from {self.restic.name}",
@@ -337,15 +388,22 @@ def work() -> int:
             restore.work()
             return 0
         except Failure as failure:
-            body = failure.body
+            body = dict(failure.body)
+            if restore.record["phase"] in READING:
+                # Another repository may have what this one lacks.
+                body["elsewhere"] = True
         except (OSError, ValueError, KeyError) as error:
             body = {
                 "what": f"restoring files ({restore.record['phase']})",
                 "why": f"{type(error).__name__}: {error}",
                 "next": "mend it and send the same request again; what was there before is untouched or beside it",
             }
+        if FULL in body["why"].lower():
+            body = {"what": body["what"], "why": "the disk is full: the files need room beside what is there"}
+            body["next"] = "make room or take a larger disk, then run the same restore again; what was there is untouched"
         restore.record |= {"state": "failed", "error": body}
-        restore.save()
+        with contextlib.suppress(OSError):
+            restore.save()
         print(f"{body['what']}: {body['why']}", file=sys.stderr)
         return 1
 
