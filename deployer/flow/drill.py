@@ -168,9 +168,23 @@ def _whole(session: Session, repository: Repository, differing: Sequence[str]) -
     if wrong:
         raise DeployError(
             f"reading the catalogue in {repository.name}",
-            f"{len(wrong)} thing(s) are not as they were written",
+            _and_more(wrong),
             "deploy backup create writes a new entry",
             detail="\n".join(wrong[:12]),
+        )
+
+
+def _and_more(texts: Sequence[str]) -> str:
+    return texts[0] + (f" (and {len(texts) - 1} more)" if texts[1:] else "")
+
+
+def _as_built(repository: Repository, lacking: Sequence[str]) -> None:
+    """A restore may build the app anew; a drill proves that it need not."""
+    if lacking:
+        raise DeployError(
+            f"fetching the app as it was built from {repository.name}",
+            f"it does not hold the release {lacking[0]}",
+            "deploy backup create puts it there again",
         )
 
 
@@ -235,7 +249,7 @@ def _rehearse(
             lap("packages and files")
             order = Order(new_id(), repository.name, source.number, target, "", started.isoformat())
             restored = bring_back(session, view, order, hold_queues=True, amcheck=True)
-            fetch_release(session, order)
+            _as_built(repository, fetch_release(session, order))
             lap("data")
             _close(session, run.machines)
             body = bringing.converge(session, replace(run, record=False))
@@ -293,7 +307,7 @@ def _complete(lacks: Sequence[str]) -> None:
     if lacks:
         raise DeployError(
             "comparing the files with what the database names",
-            f"{len(lacks)} are missing",
+            "missing: " + _and_more(lacks),
             "deploy backup verify says what is damaged",
             detail="\n".join(lacks[:12]),
         )

@@ -58,9 +58,10 @@ def latest(store: Store, stack: str, only: int = 0) -> tuple[Entry, list[Damage]
         damaged += wrong
         if entry:
             return entry, damaged
+    first = f"{damaged[0].what}: {damaged[0].why}" if damaged else ""
     raise DeployError(
         f"reading the catalogue of {stack} in {store.name}",
-        "no entry in it is complete and undamaged" if damaged else "it holds none",
+        f"no entry in it is complete and undamaged: {first}" if damaged else "it holds none",
         "try another repository",
         detail="\n".join(f"{one.what}: {one.why}" for one in damaged),
     )

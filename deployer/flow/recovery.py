@@ -216,9 +216,9 @@ def _failure(machine: str, part: str, progress: Progress) -> DeployError:
     )
 
 
-def fetch_release(session: Session, order: Order) -> None:
+def fetch_release(session: Session, order: Order) -> list[str]:
     """The app as it was built, from the repository: nothing is asked of a registry of packages. A repository that has
-    another release, or none, is told, and the app is built as `up` builds it."""
+    another release, or none, is told, and the app is built as `up` builds it. Returns the releases that it lacks."""
     from deployer.components.backups.actions import answer
 
     project = session.project
@@ -226,12 +226,15 @@ def fetch_release(session: Session, order: Order) -> None:
     where = f"{layout.home}/releases/{layout.release()}"
     repository = next(one for one in project.inventory.repositories if one.name == order.repository)
     request = restoring.release_request(_described(session, repository, order.generation), where)
+    lacks: list[str] = []
     for machine in _players(session, "app"):
         code, out, err = session.engine.run(machine, restoring.release(), stdin=request, timeout=RELEASE)
         body = answer("fetching the app as it was built", machine, code, out, err)
         words = "is there" if body["found"] else f"is not in {repository.name}, so it is built anew"
         kind = "notice" if body["found"] else "warning"
         session.sink(Event(kind, f"the release {body['release']} {words}", machine=machine))
+        lacks += [] if body["found"] else [str(body["release"])]
+    return lacks
 
 
 def lacking(session: Session) -> list[str]:

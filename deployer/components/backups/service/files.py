@@ -133,7 +133,8 @@ def _snapshot(config: dict[str, Any], restic: Restic, point: str) -> dict[str, A
             "see the journal",
         )
     # Read back: what the repository says it has.
-    mine = [each for each in restic.snapshots("--host", config["machine"]) if point_of(each)]
+    listed = restic.snapshots("--host", config["machine"])
+    mine = [each for each in listed if point_of(each)]
     last = mine[-1] if mine else {}
     if last.get("id") != summary.get("snapshot_id"):
         raise Failure(f"{what} ({restic.name})", "the snapshot is not in the repository after it was made")
@@ -148,17 +149,16 @@ def _snapshot(config: dict[str, Any], restic: Restic, point: str) -> dict[str, A
         "seconds": round(time.time() - began, 1),
         "absent": [item["name"] for item in manifest["data"] if item["absent"]],
     }
-    return result | _release(config, restic)
+    return result | _release(config, restic, {tagged(each, "release") for each in listed})
 
 
-def _release(config: dict[str, Any], restic: Restic) -> dict[str, Any]:
+def _release(config: dict[str, Any], restic: Restic, there: set[str]) -> dict[str, Any]:
     """The app as it was built, once in each repository, so that a registry's "no" does not stop a restore."""
     where = (own().get("release") or {}).get("where", "")
     if not where or not Path(where).is_dir():
         return {"release": ""}
     name = Path(where).name
-    known = read(record(restic.name), {}).get("release")
-    if known == name:
+    if name in there:
         return {"release": name}
     tag = f"release={name}"
     if not restic.snapshots("--tag", tag):
