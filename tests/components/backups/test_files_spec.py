@@ -13,6 +13,7 @@ from deployer.core.component import ComponentSpec, Context, Data, Unit
 from deployer.core.generation import Generation, ciphers
 from deployer.core.model import AppData, BackupPolicy, Repository, Runtime
 from deployer.flow.wanted import render
+from tests.components.backups.programs import load
 from tests.components.base.world import ONE, TWO, context
 
 EAST = Repository("east", "s3", "https://east.example", bucket="b", key="east-key-id", secret="canary-east")
@@ -141,3 +142,14 @@ def test_with_an_alarm_every_machine_may_hand_in_mail(tmp_path: Path) -> None:
     assert mail_relay.alarms(ctx) == ("10.0.0.2",)
     inventory = replace(ctx.project.inventory, repositories=())
     assert mail_relay.alarms(replace(ctx, project=replace(ctx.project, inventory=inventory))) == ()
+
+
+def test_a_restore_marks_the_apps_folder_before_it_puts_anything_in_place(tmp_path: Path) -> None:
+    module = load("restoring")
+    one = module.Restore.__new__(module.Restore)
+    one.id, one.request = "ab12", {"mark": str(tmp_path / "app/notes/restored")}
+    one.mark()
+    # As components/app/service/app-switch reads it.
+    assert json.loads((tmp_path / "app/notes/restored").read_text())["id"] == "ab12"
+    one.request = {"mark": ""}
+    one.mark()
