@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # Seconds that all phases together may take (a first installation over a slow line).
 APPLY = 3600
+# Seconds after a change in which probes may still turn green, and between two times of asking.
+SETTLE, PAUSE = 30, 3
 
 
 def up(request: Request, sink: Sink) -> dict[str, Any]:
@@ -204,6 +206,8 @@ def converge(session: Session, run: Run) -> dict[str, Any]:
         if changes:
             outer = None
         probes = results(view, _outer(session, machines, view) if outer is None else outer)
+        if changes and _red(probes):
+            view, probes = _patiently(session, machines, view, probes, timeout)
         body = summary.build(session, view, changes, probes, time.monotonic() - run.began, new)
         body["degraded"] += [*named.degraded, *unreversed]
         body["notes"] += named.notes
@@ -219,6 +223,21 @@ def converge(session: Session, run: Run) -> dict[str, Any]:
     catalogue.write_changed(session)
     _judge(session, probes)
     return body
+
+
+def _patiently(
+    session: Session, machines: Mapping[str, Machine], view: View, probes: list[ProbeResult], timeout: float
+) -> tuple[View, list[ProbeResult]]:
+    """Ask again for a while: a machine that was just changed is busy (a first backup, caches that fill), and a probe
+    that is a little late then is no failure."""
+    deadline = time.monotonic() + SETTLE
+    while _red(probes) and time.monotonic() < deadline:
+        red = ", ".join(f"{one.component}/{one.name}" for one in _red(probes))
+        session.sink(Event("notice", f"not green yet: {red}; asking again"))
+        time.sleep(PAUSE)
+        view = look(session, machines, None, timeout=timeout)
+        probes = results(view, _outer(session, machines, view))
+    return view, probes
 
 
 def _mend(session: Session, drift: Drift, machines: Mapping[str, Machine], *, ask: bool = False) -> None:
