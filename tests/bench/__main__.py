@@ -8,23 +8,30 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import first, machines, single
+from tests.bench import backups, first, machines, single
 from tests.bench.figures import Figure, show
 from tests.bench.place import bench_world
 from tests.e2e.operator import CHECKOUT
 from tests.rig.world import why_not
 
 # name -> (what it measures, how): each can be run alone.
-PARTS = {
+PARTS: dict[str, tuple[str, Callable[..., list[Figure]]]] = {
     "help": ("deploy --help", single.help_text),
     "one": ("unchanged up of the stack on one machine, without latency and at 50 ms; memory", single.one),
     "first": ("the first up, against a plain script that installs the same", first.first),
     "machines": ("unchanged up of the stack on 1, 2 and 4 machines at 50 ms, in turn", machines.machines),
     "bare": ("unchanged up of 1, 2, 4 and 16 machines with base only at 50 ms, in turn", machines.bare),
+    "backups": (
+        "restore of database and files beside their tools by hand; archiving and commits",
+        backups.backups,
+    ),
 }
+# Those that take long, and those whose sizes can be changed.
+LONG, SCALED = ("first", "backups"), ("backups",)
 
 
 def main() -> None:
@@ -38,16 +45,15 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)}")
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each quick figure")
     parser.add_argument("--json", type=Path, default=CHECKOUT / "tests" / "artefacts" / "bench.json")
-    parser.add_argument("--quick", action="store_true", help="without the first installations")
+    parser.add_argument("--quick", action="store_true", help="without " + " and ".join(LONG))
+    parser.add_argument("--scale", type=float, default=1, help="sizes of `backups`, as a share (default 1)")
     asked = parser.parse_args()
     if unknown := sorted(set(asked.parts) - set(PARTS)):
         parser.error(f"no measurement is called {', '.join(unknown)}; there are {', '.join(PARTS)}")
     if reason := why_not():
         sys.exit(f"bench: {reason}")
     chosen = [
-        name
-        for name in PARTS
-        if name in asked.parts or not (asked.parts or (asked.quick and name == "first"))
+        name for name in PARTS if name in asked.parts or not (asked.parts or (asked.quick and name in LONG))
     ]
     at, before = datetime.now(UTC).isoformat(timespec="seconds"), os.getloadavg()[0]
     figures: list[Figure] = []
@@ -56,7 +62,8 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="deploy-bench-", dir="/var/tmp") as folder,
     ):
         for name in chosen:
-            figures += PARTS[name][1](world, Path(folder) / name, asked.runs)
+            more = {"scale": asked.scale} if name in SCALED else {}
+            figures += PARTS[name][1](world, Path(folder) / name, asked.runs, **more)
     about = {
         "at": at,
         "cores": os.cpu_count(),
@@ -64,6 +71,7 @@ def main() -> None:
         "load before": before,
         "load after": os.getloadavg()[0],
         "parts": chosen,
+        "scale": asked.scale,
     }
     print(", ".join(f"{key}: {value}" for key, value in about.items()))
     show(figures)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from providers import local
 from tests.e2e.operator import CHECKOUT, Operator
+from tests.rig.objects import Objects
 from tests.rig.world import NUMBER, World
 
 # Milliseconds to a machine elsewhere.
@@ -42,9 +44,31 @@ def operator(folder: Path, name: str, inventory: str, text: str) -> Operator:
 
 
 def local_section(world: World, layer: Path | None = None) -> str:
-    lines = [f"  {key}: {value}" for key, value in world.options.items()]
+    texts = {
+        key: f"[{', '.join(value)}]" if isinstance(value, list) else value
+        for key, value in world.options.items()
+    }
+    lines = [f"  {key}: {value}" for key, value in texts.items()]
     lines += [f"  layer: [{layer}]"] if layer else []
     return "local:\n" + "\n".join(lines) + "\n"
+
+
+@contextmanager
+def vendors(world: World, folder: Path, ports: Mapping[str, int]) -> Iterator[dict[str, Objects]]:
+    """Vendors of object storage at the bridge's own address, by name."""
+    gateway = str(world.options["subnet"]).rpartition(".")[0] + ".1"
+    with ExitStack() as stack:
+        made = {}
+        for name, port in ports.items():
+            (folder / name).mkdir(parents=True)
+            made[name] = stack.enter_context(Objects(folder / name, f"{name}.social.test", (gateway, port)))
+        yield made
+
+
+def reaching(world: World, stores: Iterable[Objects]) -> None:
+    """Machines on the bridge reach these vendors, whether they are there or still to be made."""
+    world.options["reach"] = [one.reach for one in stores]
+    world.provider = local.make(world.options, world.deployment)
 
 
 def far_address(number: int) -> str:

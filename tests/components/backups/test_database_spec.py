@@ -39,7 +39,14 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The modules of the programs, as they find one another on a machine."""
     monkeypatch.syspath_prepend(str(SERVICE))
     monkeypatch.setattr("sys.dont_write_bytecode", True)
-    names = ("pgbackrest", "database_wal", "archiving", "database_create", "database_verify")
+    names = (
+        "pgbackrest",
+        "database_wal",
+        "archiving",
+        "database_choice",
+        "database_create",
+        "database_verify",
+    )
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         sys.modules.pop(name, None)
@@ -124,6 +131,8 @@ def test_configuration(programs: dict[str, Any]) -> None:
         "expire-auto=n",
         "archive-async=y",
         "spool-path=/work/spool",
+        # Beside a database that serves.
+        "process-max=2",
     } <= set(lines)
     # It would drop WAL from the archive.
     assert not [line for line in lines if "queue-max" in line]
@@ -133,6 +142,14 @@ def test_configuration_of_a_folder(programs: dict[str, Any]) -> None:
     one = spec.repository("demo", DISK, 1, live((DISK,)).secrets)
     lines = programs["pgbackrest"].configuration(one, Path("/work")).splitlines()
     assert {"repo1-type=posix", "repo1-path=/mnt/backups/demo/000001/database"} <= set(lines)
+
+
+def test_a_restore_takes_all_cores(programs: dict[str, Any]) -> None:
+    processes = programs["database_choice"].processes
+    assert [processes(cores) for cores in (1, 2, 4, 8, 64)] == [2, 2, 4, 8, 8]
+    one = spec.repository("demo", EAST, 3, live((EAST,), number=3).secrets)
+    text = programs["pgbackrest"].configuration(one, Path("/work"), processes=processes(4))
+    assert "process-max=4" in text.splitlines()
 
 
 # --- who leaves the archiving ---

@@ -25,6 +25,13 @@ PLACE = pgbackrest.CLUSTER.parent
 RESTORED = PLACE / "restored"
 # Bytes that must be left over besides the data: WAL in replay, and room to work.
 MARGIN = 1 << 30
+# Processes that copy at once, at most.
+MOST = 8
+
+
+def processes(cores: int) -> int:
+    """How many copy at once: nothing serves here yet, so all cores may."""
+    return max(pgbackrest.PROCESSES, min(cores, MOST))
 
 
 class Here(Failed):
@@ -49,7 +56,8 @@ class Choice:
         user = pwd.getpwnam("postgres")
         pgbackrest.folder(FOLDER, 0o711, 0, 0)
         pgbackrest.folder(PRIVATE, 0o700, user.pw_uid, user.pw_gid)
-        text = pgbackrest.configuration(self.request["repository"], PRIVATE / "work", RESTORED)
+        count = processes(len(os.sched_getaffinity(0)))
+        text = pgbackrest.configuration(self.request["repository"], PRIVATE / "work", RESTORED, count)
         # Nothing is ever archived from here.
         pgbackrest.write(self.conf, text, 0o640, 0, user.pw_gid)
         held = pgbackrest.info(self.conf)

@@ -170,6 +170,7 @@ class Work:
                         self.check(server)
                     finally:
                         server.stop()
+                with self.phase("sync"):
                     database_server.settle(RESTORED)
                 self.note(checked=True)
             if self.request.get("until") == "checked":

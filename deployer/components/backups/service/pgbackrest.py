@@ -29,6 +29,8 @@ VERSION = "17"
 STANZA = "main"
 # PostgreSQL counts a segment as 16 MiB unless initdb was told otherwise, which ours is not.
 SEGMENT = 16 << 20
+# At work at once, beside a database that serves.
+PROCESSES = 2
 
 
 class Failed(Exception):
@@ -58,7 +60,9 @@ def repository(wanted: Mapping[str, Any], name: str) -> dict[str, Any]:
 # --- configurations ---
 
 
-def configuration(one: Mapping[str, Any], work: Path, cluster: Path = CLUSTER) -> str:
+def configuration(
+    one: Mapping[str, Any], work: Path, cluster: Path = CLUSTER, processes: int = PROCESSES
+) -> str:
     """Text of pgbackrest.conf for one repository. work: folder for spool and locks that postgres may write.
 
     The bound on the queue is not set: pgBackRest would drop WAL from the archive to keep to it.
@@ -103,7 +107,7 @@ def configuration(one: Mapping[str, Any], work: Path, cluster: Path = CLUSTER) -
         "log-level-console": "warn",
         "log-level-file": "off",
         "log-path": f"{work}/log",
-        "process-max": "2",
+        "process-max": str(processes),
         "protocol-timeout": "630",
         "resume": "n",
         "spool-path": f"{work}/spool",
