@@ -21,7 +21,7 @@ from tests.e2e.doors import Doors
 from tests.e2e.matrix import Person, number
 from tests.e2e.operator import Operator
 from tests.e2e.test_backups import RECOVERY_POINT
-from tests.e2e.writing import Writer, nothing_between_is_missing, numbers
+from tests.e2e.writing import Writer, nothing_between_is_missing, numbers, unhindered
 from tests.rig import cloudimage
 from tests.rig.aws.fake import CREDENTIALS, REGION, FakeAws
 from tests.rig.hetzner import FakeHetzner
@@ -114,6 +114,7 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
         someone = _person(doors, receiver, carrier)
         assert someone.sign_up().status == 200
         someone.log_in()
+        unhindered(before, "agora-all-1", someone)
         room = someone.make_room()
         before.good("backup", "create")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from tests.e2e.matrix import API, Person, picture
+from tests.e2e.operator import Operator
 
 # Of so many messages one is a picture.
 PICTURES = 5
@@ -66,6 +67,13 @@ class Writer:
         while number not in self.taken:
             assert time.monotonic() < deadline, f"{len(self.taken)} of {number} were taken in {bound} s"
             time.sleep(0.1)
+
+
+def unhindered(operator: Operator, machine: str, person: Person) -> None:
+    """No limit on how often this person may write, as an admin would lift it. Before the first message."""
+    row = f"'@{person.name}:{person.domain}', 0, 0"
+    sql = f"INSERT INTO ratelimit_override (user_id, messages_per_second, burst_count) VALUES ({row})"
+    operator.on(machine, f'runuser -u postgres -- psql -XAtq -d synapse -c "{sql}"')
 
 
 def numbers(person: Person, room: str) -> dict[int, dict[str, object]]:
