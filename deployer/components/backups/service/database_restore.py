@@ -80,7 +80,7 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
     if same and now.get("checked"):
         save({**now, "state": "running", "error": None})
     else:
-        keep = {name: now[name] for name in ("seconds", "swapping") if same and name in now}
+        keep: dict[str, Any] = {name: now[name] for name in ("seconds", "swapping") if same and name in now}
         save({**empty(request["id"]), **keep})
     subprocess.run(["systemctl", "reset-failed", UNIT], stderr=subprocess.DEVNULL, timeout=30, check=False)
     done = subprocess.run(
