@@ -120,12 +120,12 @@ def backups(world: World, folder: Path, runs: int, scale: float) -> list[Figure]
 def _machine(world: World, folder: Path) -> Iterator[Database]:
     """PostgreSQL and the programs of both parts, made from the specs as `up` does it."""
     folder.mkdir(parents=True)
+    reaching(world, PORTS)
+    machine, shell = world.bare("backups")
     with ExitStack() as stack:
-        stores = stack.enter_context(vendors(world, folder, PORTS))
-        reaching(world, stores.values())
-        machine, shell = world.bare("backups")
         stack.callback(world.provider.delete_machine, machine)
         stack.callback(shell.close)
+        stores = stack.enter_context(vendors(world, folder, PORTS))
         names = " ".join(one.host for one in stores.values())
         shell.run(f"echo {next(iter(stores.values())).address} {names} >>/etc/hosts")
         database = Database(shell, live([one.repository() for one in stores.values()]))

@@ -29,9 +29,9 @@ def gone(world: World, folder: Path, scale: float) -> list[Figure]:
     """A stack with two vendors and data of that size; one vendor vanishes, and its machine with it."""
 
     world.start_names()
+    reaching(world, PORTS)
     with ExitStack() as stack:
         stores = stack.enter_context(vendors(world, folder, PORTS))
-        reaching(world, stores.values())
         for one in stores.values():
             stack.enter_context(one.known())
             world.set_records([{"name": one.host, "type": "A", "value": one.address}])

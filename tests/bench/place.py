@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -55,20 +55,24 @@ def local_section(world: World, layer: Path | None = None) -> str:
 
 @contextmanager
 def vendors(world: World, folder: Path, ports: Mapping[str, int]) -> Iterator[dict[str, Objects]]:
-    """Vendors of object storage at the bridge's own address, by name."""
-    gateway = str(world.options["subnet"]).rpartition(".")[0] + ".1"
+    """Vendors of object storage at the bridge's own address, by name. The bridge is there with its first machine."""
     with ExitStack() as stack:
         made = {}
         for name, port in ports.items():
             (folder / name).mkdir(parents=True)
-            made[name] = stack.enter_context(Objects(folder / name, f"{name}.social.test", (gateway, port)))
+            place = (_gateway(world), port)
+            made[name] = stack.enter_context(Objects(folder / name, f"{name}.social.test", place))
         yield made
 
 
-def reaching(world: World, stores: Iterable[Objects]) -> None:
-    """Machines on the bridge reach these vendors, whether they are there or still to be made."""
-    world.options["reach"] = [one.reach for one in stores]
+def reaching(world: World, ports: Mapping[str, int]) -> None:
+    """Machines that are made from now on reach these vendors, and so do the others then."""
+    world.options["reach"] = [f"tcp/{port}@{_gateway(world)}" for port in ports.values()]
     world.provider = local.make(world.options, world.deployment)
+
+
+def _gateway(world: World) -> str:
+    return str(world.options["subnet"]).rpartition(".")[0] + ".1"
 
 
 def far_address(number: int) -> str:
