@@ -93,7 +93,7 @@ def test_the_app_as_it_was_built_is_gone(kept: Kept) -> None:
     """Its snapshot: nothing may be asked of a registry of packages."""
     east = kept.vendors["east"]
     # It is taken after the first snapshot of files, and again when it is not there.
-    kept.operator.on("kept-all-1", "systemctl stop deploy-backups-files.timer")
+    kept.operator.on("kept-all-1", "systemctl stop deploy-files-east.timer deploy-files-east.service")
     found = sorted(east.keys("*/files/snapshots/*"), key=lambda key: east.path(key).stat().st_mtime)
     snapshots = {key: east.path(key).read_bytes() for key in found[:2]}
     for key in snapshots:
