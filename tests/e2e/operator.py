@@ -45,9 +45,8 @@ class Operator:
 
     def start(self, *words: str, options: tuple[str, ...] = ("--json",)) -> subprocess.Popen[str]:
         verb, *rest = words
-        target = (
-            [] if verb in ("init", "version", "secrets", "completion") else ["--provider", self.inventory]
-        )
+        alone = verb in ("init", "version", "secrets", "completion") or (verb == "adopt" and "--from" in rest)
+        target = [] if alone else ["--provider", self.inventory]
         argv = [
             str(CHECKOUT / "bin" / "deploy"),
             "--project",
