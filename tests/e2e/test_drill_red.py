@@ -92,6 +92,7 @@ def test_a_file_is_gone(kept: Kept) -> None:
 def test_the_app_as_it_was_built_is_gone(kept: Kept) -> None:
     """Its snapshot: nothing may be asked of a registry of packages."""
     east = kept.vendors["east"]
+    kept.operator.good("backup", "create")
     # It is taken after the first snapshot of files, and again when it is not there.
     kept.operator.on("kept-all-1", "systemctl stop deploy-files-east.timer deploy-files-east.service")
     found = sorted(east.keys("*/files/snapshots/*"), key=lambda key: east.path(key).stat().st_mtime)
