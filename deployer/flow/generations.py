@@ -181,15 +181,7 @@ def look_for_newest(session: Session, source: Generation) -> str:
 
 def newest_repository(project: Project, source: Generation) -> str:
     """The name of the repository that holds the newest WAL of a generation, of those that answer. Raises DeployError."""
-    found, why = {}, []
-    for repository in project.inventory.repositories:
-        try:
-            if newest := claims.newest_wal(project, source.number, repository):
-                found[repository.name] = newest
-            else:
-                why.append(f"{repository.name}: it holds no backup of it")
-        except DeployError as error:
-            why.append(f"{repository.name}: {error.why}")
+    found, why = repositories_with(project, source.number)
     if not found:
         raise DeployError(
             f"looking for a backup of generation {source.number}",
@@ -197,8 +189,23 @@ def newest_repository(project: Project, source: Generation) -> str:
             "mend what the lines above name, or name a repository with --from",
             detail="\n".join(why),
         )
+    return found[0]
+
+
+def repositories_with(project: Project, number: int) -> tuple[list[str], list[str]]:
+    """Names of the repositories that hold a backup of a generation, the one with the newest WAL first; and why the
+    others do not count."""
+    found, why = {}, []
+    for repository in project.inventory.repositories:
+        try:
+            if newest := claims.newest_wal(project, number, repository):
+                found[repository.name] = newest
+            else:
+                why.append(f"{repository.name}: it holds no backup of it")
+        except DeployError as error:
+            why.append(f"{repository.name}: {error.why}")
     # Of equal ones the first of the inventory.
-    return max(found, key=lambda name: found[name][8:])
+    return sorted(found, key=lambda name: found[name][8:], reverse=True), why
 
 
 def _write(session: Session, live: Generation, repositories: Sequence[Repository]) -> None:

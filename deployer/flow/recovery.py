@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,10 @@ EVERY, LOOK = 2.0, 60
 RELEASE = 1800
 # Seconds without an answer from a machine after which the run ends; the work on the machine goes on.
 SILENT = 600
+
+
+class RepositoryError(DeployError):
+    """What a repository holds could not be restored; another one may have it. What is on the machines is untouched."""
 
 
 @dataclass(frozen=True)
@@ -100,28 +104,49 @@ def parts(session: Session) -> list[tuple[str, str]]:
 
 
 def bring_back(
-    session: Session, view: View, order: Order, *, hold_queues: bool, amcheck: bool = False
+    session: Session,
+    view: View,
+    order: Order,
+    *,
+    hold_queues: bool,
+    amcheck: bool = False,
+    placing: Callable[[], None] = lambda: None,
 ) -> Restored:
-    """Restore the data on all machines, side by side. Raises DeployError in the words of the part that failed."""
+    """Restore the data on all machines, side by side: first beside their places, and in them when all were checked.
+
+    placing: called between the two. Raises DeployError in the words of the part that failed; RepositoryError where
+    another repository may help.
+    """
     listed = parts(session)
     repository = next(one for one in session.project.inventory.repositories if one.name == order.repository)
     target = Target(order.time, order.point)
-    for machine, part in listed:
-        request = restoring.request(
-            order.id,
-            _described(session, repository, order.generation),
-            target,
-            [item for one in view.specs[machine] for item in one.data],
-            hold_queues=hold_queues,
-            amcheck=amcheck,
-            mark=_layout(session).restored if part == "files" and machine in _players(session, "app") else "",
-        )
-        code, out, err = session.engine.run(machine, restoring.start(part), stdin=request, timeout=60)
-        if code:
-            from deployer.components.backups.actions import answer
+    marked = [(machine, "files") for machine in _players(session, "app")]
 
-            answer(f"starting to restore the {part}", machine, code, out, err)
-    return Restored(_wait(session, listed))
+    def start(final: bool) -> None:
+        for machine, part in listed:
+            request = restoring.request(
+                order.id,
+                _described(session, repository, order.generation),
+                target,
+                [item for one in view.specs[machine] for item in one.data],
+                hold_queues=hold_queues,
+                amcheck=amcheck,
+                final=final,
+                instead=order.instead,
+                mark=_layout(session).restored if (machine, part) in marked else "",
+            )
+            code, out, err = session.engine.run(machine, restoring.start(part), stdin=request, timeout=60)
+            if code:
+                from deployer.components.backups.actions import answer
+
+                answer(f"starting to restore the {part}", machine, code, out, err)
+
+    if not order.placing:
+        start(final=False)
+        _wait(session, listed, ("checked", "done"))
+        placing()
+    start(final=True)
+    return Restored(_wait(session, listed, ("done",)))
 
 
 def _described(session: Session, repository: Repository, number: int) -> dict[str, object]:
@@ -146,8 +171,8 @@ def _ask(session: Session, machine: str, part: str) -> Progress:
     return restoring.progress(answer(f"asking how far the {part} is", machine, code, out, err))
 
 
-def _wait(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, Progress]:
-    """Follow the work until all of it has ended, telling each phase."""
+def _wait(session: Session, listed: Sequence[tuple[str, str]], until: Collection[str]) -> dict[str, Progress]:
+    """Follow the work until all of it is in one of the states, telling each phase."""
     ended: dict[str, Progress] = {}
     told: dict[str, str] = {}
     began = heard = time.monotonic()
@@ -165,12 +190,12 @@ def _wait(session: Session, listed: Sequence[tuple[str, str]]) -> dict[str, Prog
                 continue
             if progress.state == "failed":
                 raise _failure(machine, part, progress)
-            if progress.state == "done":
+            if progress.state in until:
                 ended[name] = progress
             words = _words(part, progress)
             if told.get(name) != words:
                 told[name] = words
-                status = "ok" if progress.state == "done" else "start"
+                status = "ok" if progress.state in until else "start"
                 session.sink(Event("step", words, machine=machine, status=status, data=_data(progress)))
         if time.monotonic() - began > LONGEST:
             raise DeployError(
@@ -187,6 +212,8 @@ def _words(part: str, progress: Progress) -> str:
     if progress.state == "done":
         reached = f", as of {progress.recovered_to}" if progress.recovered_to else ""
         return f"{part} restored{reached}"
+    if progress.state == "checked":
+        return f"{part} fetched and checked"
     share = (
         f", {100 * progress.done // progress.total} % of {_size(progress.total)}" if progress.total else ""
     )
@@ -207,7 +234,8 @@ def _data(progress: Progress) -> dict[str, Any]:
 
 def _failure(machine: str, part: str, progress: Progress) -> DeployError:
     error = progress.error
-    return DeployError(
+    kind = RepositoryError if progress.elsewhere else DeployError
+    return kind(
         error.get("what") or f"restoring the {part}",
         error.get("why") or "it failed, and did not say why",
         error.get("next") or "run the same command again; what was there before is untouched",
@@ -216,24 +244,44 @@ def _failure(machine: str, part: str, progress: Progress) -> DeployError:
     )
 
 
-def fetch_release(session: Session, order: Order) -> list[str]:
-    """The app as it was built, from the repository: nothing is asked of a registry of packages. A repository that has
-    another release, or none, is told, and the app is built as `up` builds it. Returns the releases that it lacks."""
+def fetch_release(session: Session, order: Order, *, elsewhere: bool = False) -> list[str]:
+    """The app as it was built, from the repository: nothing is asked of a registry of packages. Where it is not, that is
+    told, and the app is built as `up` builds it. Returns the releases that the repository lacks.
+
+    elsewhere: another repository may have it.
+    """
     from deployer.components.backups.actions import answer
 
     project = session.project
     layout = _layout(session)
     where = f"{layout.home}/releases/{layout.release()}"
-    repository = next(one for one in project.inventory.repositories if one.name == order.repository)
-    request = restoring.release_request(_described(session, repository, order.generation), where)
+    # The same release lies in all of them.
+    repositories = sorted(project.inventory.repositories, key=lambda one: one.name != order.repository)
     lacks: list[str] = []
     for machine in _players(session, "app"):
-        code, out, err = session.engine.run(machine, restoring.release(), stdin=request, timeout=RELEASE)
-        body = answer("fetching the app as it was built", machine, code, out, err)
-        words = "is there" if body["found"] else f"is not in {repository.name}, so it is built anew"
-        kind = "notice" if body["found"] else "warning"
-        session.sink(Event(kind, f"the release {body['release']} {words}", machine=machine))
-        lacks += [] if body["found"] else [str(body["release"])]
+        for repository in repositories if elsewhere else repositories[:1]:
+            try:
+                request = restoring.release_request(_described(session, repository, order.generation), where)
+                code, out, err = session.engine.run(
+                    machine, restoring.release(), stdin=request, timeout=RELEASE
+                )
+                body = answer("fetching the app as it was built", machine, code, out, err)
+            except KeyError:
+                # One that was added later has no password of that generation.
+                continue
+            except DeployError as error:
+                if not elsewhere:
+                    raise
+                text = f"{repository.name}: {error.what}: {error.why}"
+                session.sink(Event("warning", text, machine=machine))
+                continue
+            if body["found"]:
+                session.sink(Event("notice", f"the release {body['release']} is there", machine=machine))
+                break
+            lacks.append(str(body["release"]))
+        else:
+            text = f"the release {layout.release()} is not in {order.repository}, so it is built anew"
+            session.sink(Event("warning", text, machine=machine))
     return lacks
 
 

@@ -1,8 +1,9 @@
 """`deploy restore`: the service from a repository, on machines of any provider.
 
 The order of things: machines and packages; the data beside where they belong, checked, and only then in their place;
-the new generation, which ends the right of any older copy to serve; the services, the names, the probes. Everything
-before the new generation leaves an old service as it is. Killed anywhere, the same command goes on.
+the new generation, which ends the right of any older copy to serve; the services, the names, the probes. Until all
+was checked an old service stays as it is. Killed anywhere, the same command goes on. A repository that is damaged gives
+way to another one, when none was named.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.flow import summary
 from deployer.flow import up as bringing
-from deployer.flow.recovery import Restored, ask_all, bring_back, fetch_release, lacking, parts, ready
+from deployer.flow.look import View
+from deployer.flow.recovery import (
+    RepositoryError,
+    Restored,
+    ask_all,
+    bring_back,
+    fetch_release,
+    lacking,
+    parts,
+    ready,
+)
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
 
@@ -53,13 +64,13 @@ def restore(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
             with lock(session.project.state_dir, "restore") as held:
                 order = decide(session, wish, started)
                 run = bringing.make_machines(session, held, started, began)
-                return _restore(session, run, order, began)
+                return _restore(session, run, order, wish, began)
         except DeployError as error:
             session.mask.error(error)
             raise
 
 
-def _restore(session: Session, run: bringing.Run, order: Order, began: float) -> dict[str, Any]:
+def _restore(session: Session, run: bringing.Run, order: Order, wish: Wish, began: float) -> dict[str, Any]:
     from deployer.flow import generations
     from deployer.state import receipts
     from deployer.state import restoring as state
@@ -69,11 +80,11 @@ def _restore(session: Session, run: bringing.Run, order: Order, began: float) ->
     if not order.claimed:
         view = ready(session, run)
         times["packages and files"] = time.monotonic() - began - sum(times.values())
-        restored = bring_back(session, view, order, hold_queues=not project.inventory.catch)
-        fetch_release(session, order)
+        restored, order = _data(session, view, order, named=bool(wish.repository))
+        fetch_release(session, order, elsewhere=True)
         times["data"] = time.monotonic() - began - sum(times.values())
         raised = generations.raise_generation(session, order.id)
-        order = replace(order, claimed=raised.number)
+        order = replace(order, claimed=raised.number, placing=True)
         state.save(project.state_dir, order)
     else:
         session.connected(session.connect(run.machines, SSH), SSH)
@@ -86,6 +97,35 @@ def _restore(session: Session, run: bringing.Run, order: Order, began: float) ->
     receipts.write(project.root, "restore", project.deployment, summary.receipt(body), run.started)
     state.forget(project.state_dir)
     return body
+
+
+def _data(session: Session, view: View, order: Order, *, named: bool) -> tuple[Restored, Order]:
+    """The data in their place, and the order as it was carried out: from another repository than it began with, where
+    that one is damaged. named: the operator named it, so no other one is taken."""
+    from deployer.flow import generations
+    from deployer.state import restoring as state
+
+    folder, tried = session.project.state_dir, [order.repository]
+    while True:
+
+        def placing(now: Order = order) -> None:
+            state.save(folder, replace(now, placing=True))
+
+        try:
+            hold = not session.project.inventory.catch
+            return bring_back(session, view, order, hold_queues=hold, placing=placing), order
+        except RepositoryError as error:
+            session.mask.error(error)
+            held = [] if named else generations.repositories_with(session.project, order.generation)[0]
+            if not (left := [name for name in held if name not in tried]):
+                if others := tried[:-1]:
+                    error.detail = f"{error.detail}\ntried before: {', '.join(others)}".strip()
+                raise
+            tried.append(left[0])
+            text = f"{order.repository}: {error.what}: {error.why}; taking {left[0]} instead"
+            session.sink(Event("warning", text, machine=error.machine or ""))
+            order = replace(order, id=state.new_id(), repository=left[0], instead=order.id)
+            state.save(folder, order)
 
 
 def _check_wish(session: Session, wish: Wish) -> None:
@@ -136,11 +176,14 @@ def decide(session: Session, wish: Wish, now: datetime) -> Order:
                 Event("notice", f"going on with the restore that began {before.began}", data=vars(before))
             )
             return before
-        raise InputError(
-            f"restoring {project.deployment}",
-            f"one from {before.repository} that began {before.began} has not ended",
-            f"run it again without --from, --at and --point to end it, or remove {project.state_dir}/restore.json",
-        )
+        if before.placing or before.claimed:
+            raise InputError(
+                f"restoring {project.deployment}",
+                f"one from {before.repository} that began {before.began} has not ended, and its data are in place",
+                "run it again without --from, --at and --point to end it",
+            )
+        words = f"the restore from {before.repository} that began {before.began} is given up for another"
+        session.sink(Event("notice", words))
     if source is None:
         raise InputError(
             f"restoring {project.deployment}",
@@ -157,6 +200,7 @@ def decide(session: Session, wish: Wish, now: datetime) -> Order:
         target,
         wish.point,
         now.isoformat(timespec="seconds"),
+        instead=before.id if before else "",
     )
     words = f"from {order.repository}, generation {source.number}, " + (order.time or "the newest moment")
     session.sink(Event("notice", f"restore {words}", data=vars(order)))

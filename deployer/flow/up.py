@@ -61,10 +61,30 @@ def _up(session: Session, started: datetime, began: float) -> dict[str, Any]:
     from deployer.state.lock import lock
 
     with lock(session.project.state_dir, "up") as held:
+        _restoring(session)
         standing = generations.check(session)
         run = make_machines(session, held, started, began, standing)
         generations.claim(session, standing)
         return converge(session, run)
+
+
+def _restoring(session: Session) -> None:
+    """A restore that has not ended. While the data of before are whole, this run is the end of it: what it fetched is
+    old soon. Raises DeployError when they are not."""
+    from deployer.state import restoring
+
+    order = restoring.load(session.project.state_dir)
+    if order is None or order.claimed:
+        return
+    if order.placing:
+        raise DeployError(
+            f"bringing {session.project.deployment} up",
+            f"a restore from {order.repository} that began {order.began} was broken off while it put data in place",
+            "run deploy restore again: it goes on there",
+        )
+    words = f"the restore from {order.repository} that began {order.began} is given up: the data of before are used"
+    session.sink(Event("warning", words))
+    restoring.forget(session.project.state_dir)
 
 
 def make_machines(

@@ -17,7 +17,8 @@ _FILE = "restore.json"
 class Order:
     """repository: its name. generation: whose backups are read. time, point: the moment; "" for the newest.
 
-    began: ISO 8601, UTC. claimed: the generation that was opened for the restored service; 0 before that.
+    began: ISO 8601, UTC. claimed: the generation that was opened for the restored service; 0 before that. placing: the
+    data are being put in place: what was there is no more. instead: id of the order that this one took the place of.
     """
 
     id: str
@@ -27,6 +28,8 @@ class Order:
     point: str
     began: str
     claimed: int = 0
+    placing: bool = False
+    instead: str = ""
 
 
 def new_id() -> str:

@@ -8,19 +8,17 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import layered
+from tests.e2e.killing import Event, killed
 from tests.e2e.operator import Operator
-from tests.e2e.scratch import Scratch, console, mended, nothing_to_do, within
+from tests.e2e.scratch import Scratch, console, mended, nothing_to_do
 from tests.rig.world import World
 
-Event = dict[str, Any]
 # The quick test's moments: an event's kind, words and status, and seconds after it.
 MOMENTS = [
     ("machine", "create machine", "start", 0.1),
@@ -50,24 +48,7 @@ class Victim:
 
     def killed(self, reached: Callable[[Event], bool], after: float) -> str:
         """Start `up` and kill it `after` seconds behind the event; what it was doing, "" when it had ended."""
-        process = self.operator.start("up", "--yes")
-        assert process.stdout and process.stderr
-        doing = ""
-        for line in process.stdout:
-            event = json.loads(line)
-            doing = f"{event['kind']} {event.get('text')}"
-            if reached(event):
-                break
-        else:
-            assert process.wait(10) == 0, (doing, process.stderr.read())
-            return ""
-        time.sleep(after)
-        family = _family(process.pid)
-        process.kill()
-        process.communicate(timeout=20)
-        # The engine dies with its flow, and so does whatever that one had started here.
-        within(5, "end of the killed run's children", lambda: not any(map(_alive, family)))
-        return doing
+        return killed(self.operator.start("up", "--yes"), reached, after)
 
     def state(self) -> dict[str, list[str]]:
         """What the machine is, without what every machine has of its own."""
@@ -113,25 +94,6 @@ UNITS = (
 DATABASES = (
     "runuser -u postgres -- psql -XAtc 'select datname from pg_database union select rolname from pg_roles'"
 )
-
-
-def _family(process: int) -> list[tuple[int, str]]:
-    """The process and its children, with the time at which each was started (an id may be used again)."""
-    found = [process]
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
-        found += [int(child) for child in task.read_text().split()]
-    return [(one, _started(one)) for one in found]
-
-
-def _started(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except OSError:
-        return ""
-
-
-def _alive(one: tuple[int, str]) -> bool:
-    return bool(one[1]) and _started(one[0]) == one[1]
 
 
 @pytest.fixture

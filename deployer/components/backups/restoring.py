@@ -29,10 +29,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Progress:
-    """state: "none" before it was ever asked for, "running", "done" or "failed". seconds: of each phase that ended.
+    """state: "none" before it was ever asked for, "running", "checked" (all of it lies beside its place), "done" or
+    "failed". seconds: of each phase that ended.
 
     recovered_to: the last moment of the database, or the point of the files. lacks: what is named but not there.
-    error: what, why and next of a failure.
+    error: what, why and next of a failure. elsewhere: another repository may have what was missing or damaged.
     """
 
     state: str
@@ -44,6 +45,7 @@ class Progress:
     checks: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     error: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: bool = False
 
 
 def request(
@@ -54,10 +56,13 @@ def request(
     *,
     hold_queues: bool,
     amcheck: bool,
+    final: bool = True,
+    instead: str = "",
     mark: str = "",
 ) -> str:
     """The request of one restore, for standard input: it holds keys. The same id again attaches to the same work.
 
+    final: put it in place; otherwise it ends when all of it was checked. instead: id of a restore that is given up.
     mark: a file that the files' part writes before it puts anything in place, for the app to see.
     """
     body = {
@@ -68,6 +73,8 @@ def request(
         "data": [asdict(item) for item in data if item.kind != "postgres"],
         "hold_queues": hold_queues,
         "amcheck": amcheck,
+        "until": "" if final else "checked",
+        "instead": instead,
         "mark": mark,
     }
     return json.dumps(body)
@@ -106,6 +113,7 @@ def progress(body: Mapping[str, Any]) -> Progress:
         checks=tuple(_check(one) for one in body.get("checks") or ()),
         lacks=tuple(map(str, body.get("lacks") or ())),
         error={str(key): str(value) for key, value in error.items()} if isinstance(error, Mapping) else {},
+        elsewhere=isinstance(error, Mapping) and bool(error.get("elsewhere")),
     )
 
 

@@ -325,7 +325,9 @@ class Work:
         if RESTORED.exists():
             if pgbackrest.CLUSTER.exists():
                 if old.exists():
-                    raise Failed("swapping the databases", f"{old} is there already", "move it away")
+                    # Killed between the renames; an empty one was made since, where there was none.
+                    shutil.rmtree(old.with_name(f"{old.name}-empty"), ignore_errors=True)
+                    old = old.with_name(f"{old.name}-empty")
                 pgbackrest.CLUSTER.rename(old)
             RESTORED.rename(pgbackrest.CLUSTER)
             descriptor = os.open(PLACE, os.O_RDONLY)

@@ -383,6 +383,8 @@ def work() -> int:
         if not isinstance(request, dict):
             print("there is no request", file=sys.stderr)
             return 1
+        # It holds the repository's keys.
+        REQUEST.unlink()
         restore = Restore(request)
         try:
             restore.work()
@@ -400,7 +402,9 @@ def work() -> int:
             }
         if FULL in body["why"].lower():
             body = {"what": body["what"], "why": "the disk is full: the files need room beside what is there"}
-            body["next"] = "make room or take a larger disk, then run the same restore again; what was there is untouched"
+            body["next"] = (
+                "make room or take a larger disk, then run the same restore again; what was there is untouched"
+            )
         restore.record |= {"state": "failed", "error": body}
         with contextlib.suppress(OSError):
             restore.save()
