@@ -195,7 +195,8 @@ def test_everything_comes_back_after_a_kill_and_queues_are_held(machine: Machine
     before = machine.shell.run(SUMS)
     machine.shell.run(
         "systemctl stop postfix valkey-server; rm -rf /var/lib/notes/* /var/lib/valkey/* /var/lib/sms-gateway/*"
-        " /var/spool/postfix/deferred/*; usermod -u 4321 notes; mkdir /var/lib/notes/media"
+        # As before the first start of Postfix.
+        " /var/spool/postfix/*; usermod -u 4321 notes; mkdir /var/lib/notes/media"
     )
     request = machine.request("back", "east")
     machine.program("files.py restore", request)

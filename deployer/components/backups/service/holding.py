@@ -40,6 +40,7 @@ def take_mail(copy: Path, hold: bool, name: str) -> int:
     which ones are ours. Those that somebody had held before the backup stay held for good.
     """
     owner = pwd.getpwnam("postfix")
+    _folders()
     # Written down first: one that was killed goes on with what was there before it began.
     begun = (read(RECORD, {}) or {}).get("begun", {})
     if begun.get("id") != name:
@@ -73,6 +74,15 @@ def take_mail(copy: Path, hold: bool, name: str) -> int:
     if kept:
         _structure()
     return taken
+
+
+def _folders() -> None:
+    """A Postfix that was installed and never started has no folders for its queue."""
+    if not all(
+        Path(POSTFIX, name).is_dir() for name in ("defer", "deferred", "hold", "incoming", "maildrop")
+    ):
+        words = ["postfix", "post-install", "create-missing"]
+        run("making the folders of the mail queue", words, timeout=120, next="see `postfix check`")
 
 
 def _put(path: Path, folder: Path, owner: pwd.struct_passwd) -> None:
