@@ -106,6 +106,7 @@ def test_nothing_is_left_to_do(kept: Kept) -> None:
     assert kept.operator.good("plan", "--exit-code").result["changes"] == []
 
 
+@pytest.mark.long
 def test_a_dead_vendor_stops_nobody(kept: Kept) -> None:
     kept.vendors["east"].stop()
     try:
@@ -128,14 +129,22 @@ def test_a_dead_vendor_stops_nobody(kept: Kept) -> None:
         time.sleep(5)
 
 
-def test_each_vendor_is_enough_for_a_drill(kept: Kept) -> None:
-    drilled = kept.operator.good("drill", "--each").result
+@pytest.mark.parametrize(
+    ("words", "proven"),
+    [
+        (("--from", "west"), ["west"]),
+        pytest.param(("--each", "--at", "random"), ["east", "west"], marks=pytest.mark.long),
+    ],
+)
+def test_a_vendor_is_enough_for_a_drill(kept: Kept, words: tuple[str, ...], proven: list[str]) -> None:
+    drilled = kept.operator.good("drill", *words).result
     assert drilled["ok"], drilled
-    assert [one["repository"] for one in drilled["drills"]] == ["east", "west"]
+    assert [one["repository"] for one in drilled["drills"]] == proven
     for one in drilled["drills"]:
         assert any("signed up" in text for text in one["checks"]), one
 
 
+@pytest.mark.long
 def test_the_service_comes_back_with_all_that_was_written(kept: Kept) -> None:
     with Writer(kept.person, kept.room) as writer:
         writer.wait_for(12)

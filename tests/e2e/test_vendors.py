@@ -231,6 +231,7 @@ def test_up_opens_ssh_again_that_was_closed_at_the_vendor(cloud: Cloud) -> None:
     assert cloud.operator.good("plan", "--exit-code").result["changes"] == []
 
 
+@pytest.mark.long
 def test_a_new_machine_takes_the_kept_volume_with_its_data(cloud: Cloud) -> None:
     sql = "runuser -u postgres -- psql -XAtq -d sms_gateway -c"
     machine, first = cloud.hand.name, cloud.hand.id()
