@@ -79,13 +79,13 @@ def restored(result: Mapping[str, Any], chosen: Settings) -> None:
     if "recovery_point_seconds" in record:
         rows.insert(3, ["lost at most", f"{record['recovery_point_seconds']:g} s before the restore began"])
     if record.get("mb_per_second"):
-        rows.append(["data", f"{record['mb_per_second']:g} MB/s"])
+        rows.append(["speed", f"{record['mb_per_second']:g} MB/s"])
     _lines(output.table(rows))
     _lines([f"missing: {text}" for text in (record.get("lacks") or ())[:FEW]])
 
 
 def drilled(result: Mapping[str, Any], chosen: Settings) -> None:
-    """A line for each repository, with why it failed."""
+    """A line for each repository, then what was checked, or why it failed."""
     if _json(result, chosen):
         return
     rows = [
@@ -94,12 +94,14 @@ def drilled(result: Mapping[str, Any], chosen: Settings) -> None:
             "proven" if one["ok"] else "FAILED",
             one.get("recovered_to") or "",
             output.clock(float(one.get("total_seconds") or 0)),
-            one.get("why") or ", ".join(one.get("checks") or ()),
         ]
         for one in result["drills"]
     ]
     _heading("Drills")
     _lines(output.table(rows))
+    for one in result["drills"]:
+        said = str(one["why"]).splitlines() if one.get("why") else one.get("checks") or ()
+        _lines([f"{one['repository']}: {text}" for text in said])
 
 
 def status(result: Mapping[str, Any], chosen: Settings) -> None:
