@@ -6,6 +6,7 @@ The programs on the machines do the work (components/backups/service/); this sta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +18,7 @@ from deployer.components.backups import restoring, spec
 from deployer.components.backups.restoring import Progress, Target
 from deployer.core.errors import DeployError
 from deployer.core.events import Event
+from deployer.core.machine import Machine
 from deployer.core.model import Repository
 from deployer.flow import apply, registry
 from deployer.flow import up as bringing
@@ -143,10 +145,10 @@ def bring_back(
 
     if not order.placing:
         start(final=False)
-        _wait(session, listed, ("checked", "done"))
+        _wait(session, view.machines, listed, ("checked", "done"))
         placing()
     start(final=True)
-    return Restored(_wait(session, listed, ("done",)))
+    return Restored(_wait(session, view.machines, listed, ("done",)))
 
 
 def _described(session: Session, repository: Repository, number: int) -> dict[str, object]:
@@ -171,8 +173,14 @@ def _ask(session: Session, machine: str, part: str) -> Progress:
     return restoring.progress(answer(f"asking how far the {part} is", machine, code, out, err))
 
 
-def _wait(session: Session, listed: Sequence[tuple[str, str]], until: Collection[str]) -> dict[str, Progress]:
-    """Follow the work until all of it is in one of the states, telling each phase."""
+def _wait(
+    session: Session,
+    machines: Mapping[str, Machine],
+    listed: Sequence[tuple[str, str]],
+    until: Collection[str],
+) -> dict[str, Progress]:
+    """Follow the work until all of it is in one of the states, telling each phase. A machine that was started anew is
+    connected to again."""
     ended: dict[str, Progress] = {}
     told: dict[str, str] = {}
     began = heard = time.monotonic()
@@ -187,6 +195,8 @@ def _wait(session: Session, listed: Sequence[tuple[str, str]], until: Collection
             except DeployError:
                 if time.monotonic() - heard > SILENT:
                     raise
+                with contextlib.suppress(DeployError):
+                    session.connected(session.connect({machine: machines[machine]}, SSH), SSH)
                 continue
             if progress.state == "failed":
                 raise _failure(machine, part, progress)
