@@ -74,7 +74,8 @@ def prepare(wanted: dict[str, Any]) -> dict[str, Any]:
 
     def one(name: str) -> None:
         try:
-            database_create.bring_in(wanted, name)
+            # The watch asks a dead one without end, and says so: `up` does not wait for that.
+            database_create.bring_in(wanted, name, patience=5, bound=30)
             found[name] = "in the archiving"
         except Failed as error:
             found[name] = error.error

@@ -20,13 +20,13 @@ BOUND = 12 * 3600
 EARLY = 0.03
 
 
-def stanza(wanted: Mapping[str, Any], name: str) -> None:
-    """Make the stanza, or see that the one there is ours. Raises Failed."""
+def stanza(wanted: Mapping[str, Any], name: str, bound: float = 60) -> None:
+    """Make the stanza, or see that the one there is ours, within `bound` seconds. Raises Failed."""
     one = pgbackrest.repository(wanted, name)
     if one["kind"] == "path":
         _place(Path(one["path"]), one["database_key"])
     what = f"making the database's place in the repository {name}"
-    pgbackrest.good(what, conf(name), "stanza-create", timeout=60)
+    pgbackrest.good(what, conf(name), "stanza-create", timeout=bound)
 
 
 def _place(path: Path, key: str) -> None:
@@ -46,17 +46,20 @@ def conf(name: str) -> Path:
     return pgbackrest.CONF / f"{name}.conf"
 
 
-def bring_in(wanted: Mapping[str, Any], name: str) -> None:
-    """Put a repository that is out into the archiving. Raises Failed, and notes why, when it does not work."""
+def bring_in(wanted: Mapping[str, Any], name: str, patience: float = 120, bound: float = 60) -> None:
+    """Put a repository that is out into the archiving. Raises Failed, and notes why, when it does not work.
+
+    patience: seconds to wait for another run that asks it, which a dead one keeps busy; bound: for its answer.
+    """
     with open(f"/run/deploy-backups-{name}.lock", "a") as lock:
-        _wait(lock, f"asking the repository {name}", 120)
+        _wait(lock, f"asking the repository {name}", patience)
         if not archiving.read(wanted)["repositories"][name]["archiving"]:
-            _bring_in(wanted, name)
+            _bring_in(wanted, name, bound)
 
 
-def _bring_in(wanted: Mapping[str, Any], name: str) -> None:
+def _bring_in(wanted: Mapping[str, Any], name: str, bound: float) -> None:
     try:
-        stanza(wanted, name)
+        stanza(wanted, name, bound)
     except Failed as error:
         why = error.error["why"]
 
