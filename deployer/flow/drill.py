@@ -170,7 +170,7 @@ def _whole(session: Session, repository: Repository, differing: Sequence[str]) -
             f"reading the catalogue in {repository.name}",
             _and_more(wrong),
             "deploy backup create writes a new entry",
-            detail="\n".join(wrong[:12]),
+            detail="\n".join(wrong[1:12]),
         )
 
 
@@ -309,5 +309,5 @@ def _complete(lacks: Sequence[str]) -> None:
             "comparing the files with what the database names",
             "missing: " + _and_more(lacks),
             "deploy backup verify says what is damaged",
-            detail="\n".join(lacks[:12]),
+            detail="\n".join(lacks[1:12]),
         )
