@@ -312,18 +312,9 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("part", "how"),
-    [
-        ("database", "flip"),
-        *(
-            pytest.param(part, how, marks=pytest.mark.long)
-            for part in PLACES
-            for how in ("delete", "truncate", "flip")
-            if (part, how) != ("database", "flip")
-        ),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("part", PLACES)
+@pytest.mark.parametrize("how", ["delete", "truncate", "flip"])
 def test_damage_is_named(living: Broken, part: str, how: Damage) -> None:
     with damage(living.vendors["east"], PLACES[part], how) as keys:
         verified = living.operator.run("backup", "verify", "--repository", "east")
@@ -355,9 +346,14 @@ def at(kind: str, words: str, status: str) -> Callable[[Event], bool]:
     )
 
 
-def test_killed_again_and_again(gone: Broken) -> None:
+@pytest.mark.parametrize(
+    "moments",
+    [pytest.param(MOMENTS[1::2], id="some"), pytest.param(MOMENTS, id="all", marks=pytest.mark.long)],
+)
+def test_killed_again_and_again(gone: Broken, moments: list[tuple[str, str, str, float]]) -> None:
     """One `restore` after the other is killed, each a little further on, and then one is left alone."""
-    for kind, words, status, after in MOMENTS:
+    gone.again()
+    for kind, words, status, after in moments:
         process = gone.operator.start("restore", "--yes")
         assert killed(process, at(kind, words, status), after), f"it ended before {words}"
     gone.restored(gone.operator.good("restore", "--yes").result)
