@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from deployer.core.keytext import public_ssh
 from deployer.core.machine import Deployment
 from providers import local
-from tests.bench.figures import Figure, timed
+from tests.bench.figures import Figure
 from tests.bench.place import local_section, operator, reaching, vendors
 from tests.e2e.operator import Operator
 from tests.rig.objects import Objects
@@ -47,9 +48,17 @@ def gone(world: World, folder: Path, scale: float) -> list[Figure]:
         for machine in provider.list_machines(Deployment(NAME, "local")):
             provider.delete_machine(machine)
         stores["own"].vanish()
-        result: dict[str, Any] = {}
-        wall = timed(lambda: result.update(who.good("restore", "--yes", timeout=PATIENCE).result))
-    return _figures(wall, result["restore"], scale)
+        began, runs = time.monotonic(), []
+        while not runs or (runs[-1].code and len(runs) < 3):
+            # One that stops goes on when it is run again; the seconds count.
+            runs.append(who.run("restore", "--yes", timeout=PATIENCE))
+        wall = time.monotonic() - began
+    if runs[-1].code:
+        print(f"no restore: {runs[-1].out[-2000:]}{runs[-1].err[-500:]}")
+        return []
+    figures = _figures(wall, runs[-1].result["restore"], scale)
+    figures[0].note = f"in {len(runs)} runs; the phases are those of the last" if len(runs) > 1 else ""
+    return figures
 
 
 def _project(world: World, folder: Path, stores: Mapping[str, Objects]) -> Operator:
