@@ -81,10 +81,12 @@ since() { awk -v began=$1 'BEGIN { getline now < "/proc/uptime"; split(now, a, "
 cd /
 began=$(cut -d' ' -f1 /proc/uptime)
 new=/var/lib/postgresql/17/byhand
+cores=$(nproc)
 database() {
     install -d -m 700 -o postgres -g postgres $new
     runuser -u postgres -- pgbackrest --config=/etc/deploy/backups/pgbackrest/east.conf --stanza=main \
-        --pg1-path=$new --log-level-console=off --archive-mode=off --type=default restore
+        --pg1-path=$new --process-max=$((cores < 2 ? 2 : cores > 8 ? 8 : cores)) --log-level-console=off \
+        --archive-mode=off --type=default restore
     since $began >/run/copied
     systemd-run --quiet --collect --unit=byhand --uid=postgres /usr/lib/postgresql/17/bin/postgres \
         --config-file=/etc/postgresql/17/main/postgresql.conf -c data_directory=$new -c archive_mode=off
