@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pyrage
@@ -89,10 +92,12 @@ def test_a_file_is_gone(kept: Kept) -> None:
     assert pack.rpartition("/")[2][:10] in one["why"] or "local_content" in one["why"], one
 
 
-def test_the_app_as_it_was_built_is_gone(kept: Kept) -> None:
-    """Its snapshot: nothing may be asked of a registry of packages."""
+def test_the_app_as_it_was_built(kept: Kept, tmp_path: Path) -> None:
+    """It comes from the repository; without its snapshot nothing is asked of a registry of packages."""
     east = kept.vendors["east"]
+    without_releases(kept, tmp_path)
     kept.operator.good("backup", "create")
+    assert drilled(kept)["ok"]
     # It is taken after the first snapshot of files, and again when it is not there.
     kept.operator.on("kept-all-1", "systemctl stop deploy-files-east.timer deploy-files-east.service")
     found = sorted(east.keys("*/files/snapshots/*"), key=lambda key: east.path(key).stat().st_mtime)
@@ -106,4 +111,15 @@ def test_the_app_as_it_was_built_is_gone(kept: Kept) -> None:
         for key, content in snapshots.items():
             east.put(key, content)
         east.settle()
-    assert one["error"]["why"].startswith("it does not hold the release "), one
+    assert not one["ok"] and one["error"]["why"].startswith("it does not hold the release "), one
+
+
+def without_releases(kept: Kept, folder: Path) -> None:
+    """The tests' layer of packages holds releases of the app too: take them out for drills."""
+    (folder / "opt/matrix").mkdir(parents=True)
+    # What overlayfs takes for "not there" (a whiteout).
+    os.mknod(folder / "opt/matrix/releases", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+    path = kept.operator.folder / "inventories/drill.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "layer: [" in text
+    path.write_text(text.replace("layer: [", f"layer: [{folder}, "), encoding="utf-8")
