@@ -43,6 +43,8 @@ MOMENTS = [
     ("stage", "start app", "start", 1.5),
 ]
 
+pytestmark = pytest.mark.long
+
 
 @dataclass
 class Broken(Deployed):
