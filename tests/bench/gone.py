@@ -94,6 +94,8 @@ def _figures(wall: float, record: Mapping[str, Any], scale: float) -> list[Figur
         f"{name}: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in part["seconds"].items())
         for name, part in record["parts"].items()
     ]
-    speed = Figure("  data", "MB/s", [record.get("mb_per_second", 0)], machines=1)
+    speed = Figure(
+        "  data against the time of its phase", "MB/s", [record.get("mb_per_second", 0)], machines=1
+    )
     speed.note = f"scale {scale:g}, {record['bytes'] / 1e6:.0f} MB; " + "; ".join(parts)
     return [*figures, speed]
