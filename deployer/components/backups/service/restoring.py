@@ -142,6 +142,8 @@ class Restore:
         with self.phase("checking files"):
             for item, _, entry in chosen:
                 self.check(item, entry)
+            # On the disk before anything takes its place: a power cut after the swap must not leave empty files.
+            os.sync()
         if self.request.get("until") == "checked":
             self.record |= {"state": "checked", "phase": "checked"}
             self.save()
