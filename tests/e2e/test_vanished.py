@@ -116,7 +116,7 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
             (before.folder / f"{name}.crt").write_text(store.ca, encoding="utf-8")
         summary = before.good("up", "--yes").result
         doors = Doors(summary["machines"][0]["address"], rig.acme_ca)
-        someone = _person(doors, receiver, carrier)
+        someone = _person(doors, receiver, carrier, 1)
         assert someone.sign_up().status == 200
         someone.log_in()
         unhindered(before, "agora-all-1", someone)
@@ -181,7 +181,7 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
             named = [text.replace("/", "") for text in record["lacks"]]
             if written <= last and not any(uri.rsplit("/", 1)[1] in text for text in named):
                 assert someone.download(uri) == data
-        newcomer = _person(someone.doors, receiver, carrier)
+        newcomer = _person(someone.doors, receiver, carrier, 2)
         assert newcomer.sign_up().status == 200
         newcomer.log_in()
         assert after.good("plan", "--exit-code").result["changes"] == []
@@ -205,7 +205,8 @@ def _pull_the_plug(machine: str) -> None:
     raise AssertionError(f"no machine {machine} runs")
 
 
-def _person(doors: Doors, receiver: MailReceiver, carrier: Carrier) -> Person:
+def _person(doors: Doors, receiver: MailReceiver, carrier: Carrier, sms: int) -> Person:
+    """sms: which of the carrier's messages is this person's."""
     digits = number()
     return Person(
         doors,
@@ -213,7 +214,7 @@ def _person(doors: Doors, receiver: MailReceiver, carrier: Carrier) -> Person:
         mail=f"reader{digits}@mailbox.test",
         number=digits,
         mailbox=lambda to: receiver.wait_for(to).text,
-        phone=lambda _: carrier.wait_message(30).text,
+        phone=lambda _: carrier.wait_message(30, count=sms).text,
     )
 
 
