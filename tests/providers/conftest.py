@@ -13,7 +13,7 @@ import pytest
 
 from deployer.core.machine import Deployment
 from providers import local
-from tests.rig.world import World, why_not
+from tests.rig.world import NUMBER, World, why_not
 
 DEPLOYMENT = Deployment("trial", "contract")
 
@@ -39,11 +39,12 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """A bridge for a vendor's machines; no services are needed on it."""
+    """A bridge for a vendor's machines, apart from the one that other tests of the run may still hold; no services
+    are needed on it."""
     if reason := why_not():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="deploy-vendor-", dir="/var/tmp"))
-    made = World(folder)
+    made = World(folder, f"dvend{NUMBER}", f"10.218.{NUMBER}")
     try:
         made.provider.check()
         made.provider.prepare()

@@ -78,11 +78,20 @@ def prepare(wanted: dict[str, Any]) -> dict[str, Any]:
             database_create.bring_in(wanted, name, patience=5, bound=30)
             found[name] = "in the archiving"
         except Failed as error:
+            why = error.error["why"]
             found[name] = error.error
+            archiving.update(wanted, lambda repositories: _out(repositories[name], why))
 
     with ThreadPoolExecutor(max(1, min(8, len(out)))) as pool:
         list(pool.map(one, out))
     return {"repositories": found}
+
+
+def _out(entry: dict[str, Any], why: str) -> None:
+    """One that was asked and did not come in is out; whoever asks it besides notes why more exactly."""
+    if not entry["archiving"] and not entry["out_since"]:
+        entry["out_since"] = pgbackrest.iso(pgbackrest.now())
+        entry["out_why"] = entry["out_why"] or why
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
