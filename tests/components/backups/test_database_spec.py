@@ -120,7 +120,7 @@ def test_modules_are_all_shipped() -> None:
 
 def test_configuration(programs: dict[str, Any]) -> None:
     one = spec.repository("demo", EAST, 3, live((EAST,), number=3).secrets)
-    lines = programs["pgbackrest"].configuration(one, Path("/work")).splitlines()
+    lines = programs["pgbackrest"].configuration(one, Path("/place")).splitlines()
     assert {
         "repo1-path=/p/demo/000003/database",
         "repo1-s3-endpoint=s3.east.example",
@@ -130,7 +130,7 @@ def test_configuration(programs: dict[str, Any]) -> None:
         "repo1-cipher-pass=cipher-backups/000003/east/database",
         "expire-auto=n",
         "archive-async=y",
-        "spool-path=/work/spool",
+        "spool-path=/place/spool",
         # Beside a database that serves.
         "process-max=2",
     } <= set(lines)
@@ -140,7 +140,7 @@ def test_configuration(programs: dict[str, Any]) -> None:
 
 def test_configuration_of_a_folder(programs: dict[str, Any]) -> None:
     one = spec.repository("demo", DISK, 1, live((DISK,)).secrets)
-    lines = programs["pgbackrest"].configuration(one, Path("/work")).splitlines()
+    lines = programs["pgbackrest"].configuration(one, Path("/place")).splitlines()
     assert {"repo1-type=posix", "repo1-path=/mnt/backups/demo/000001/database"} <= set(lines)
 
 
@@ -148,7 +148,7 @@ def test_a_restore_takes_all_cores(programs: dict[str, Any]) -> None:
     processes = programs["database_choice"].processes
     assert [processes(cores) for cores in (1, 2, 4, 8, 64)] == [2, 2, 4, 8, 8]
     one = spec.repository("demo", EAST, 3, live((EAST,), number=3).secrets)
-    text = programs["pgbackrest"].configuration(one, Path("/work"), processes=processes(4))
+    text = programs["pgbackrest"].configuration(one, Path("/place"), processes=processes(4))
     assert "process-max=4" in text.splitlines()
 
 
