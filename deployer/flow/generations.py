@@ -308,6 +308,6 @@ def _elsewhere(newest: Generation, project: Project) -> InputError:
         "looking at who is live",
         f"{newest.deployment} is the live deployment of this stack (generation {newest.number}, since {newest.at}), "
         f"and {project.deployment} would write into the same repositories",
-        f"deploy migrate moves it, deploy restore --provider {project.inventory.name} brings its data here when it is "
+        f"deploy restore --provider {project.inventory.name} brings its data here when it is "
         f"dead, deploy down ends it; or take `repositories:` out of the inventory {project.inventory.name}",
     )

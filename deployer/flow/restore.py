@@ -175,6 +175,8 @@ def decide(session: Session, wish: Wish, now: datetime) -> Order:
             session.sink(
                 Event("notice", f"going on with the restore that began {before.began}", data=vars(before))
             )
+            if source and not before.claimed:
+                _still_right(session, source, before)
             return before
         if before.placing or before.claimed:
             raise InputError(
@@ -222,8 +224,23 @@ def _may_replace(session: Session, live: generation.Generation, wish: Wish) -> N
         raise InputError(
             f"restoring {own}",
             f"{live.deployment} is live (generation {live.number}), and may still take writes",
-            "while it answers: deploy migrate. When it is gone for good, or switched off by you: add --old-is-dead; "
+            "while it answers, what it takes from now on would be lost: switch it off first, or end it with deploy down. "
+            "When it is gone for good, or switched off by you: add --old-is-dead; "
             "it then serves nothing any more, as soon as it sees a repository",
+        )
+    session.taking = frozenset({live.deployment})
+
+
+def _still_right(session: Session, live: generation.Generation, order: Order) -> None:
+    """An order that was decided before may be carried out only while nobody else became live since."""
+    own = str(session.project.deployment)
+    if live.deployment == own:
+        return
+    if live.number != order.generation:
+        raise InputError(
+            f"going on with the restore of {own}",
+            f"{live.deployment} became live since it began (generation {live.number}, and it reads {order.generation})",
+            f"see which of the two shall serve; to begin anew remove {session.project.state_dir}/restore.json",
         )
     session.taking = frozenset({live.deployment})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployer.core.errors import DeployError, InputError
+from deployer.core.generation import Generation
 from deployer.flow import restore as flow
 from deployer.flow.recovery import RepositoryError, Restored
 from deployer.flow.request import Request
@@ -49,6 +50,17 @@ def test_another_repository_can_be_taken_until_data_are_put_in_place(root: Path)
     with pytest.raises(InputError, match="its data are in place"):
         decide(root, Wish(repository="east"))
     assert decide(root, Wish()).id == second.id
+
+
+def test_an_old_order_is_not_carried_out_over_somebody_who_became_live(root: Path) -> None:
+    run(root)
+    order = decide(root, Wish(repository="east"))
+    with Session.open(Request(root, "cloud"), Log(), make_secrets=False) as session:
+        same = Generation(order.generation, "agora@gone")
+        flow._still_right(session, same, order)
+        assert session.taking == {"agora@gone"}
+        with pytest.raises(InputError, match="became live since it began"):
+            flow._still_right(session, replace(same, number=order.generation + 1), order)
 
 
 def test_up_ends_a_restore_that_has_changed_nothing(root: Path) -> None:
