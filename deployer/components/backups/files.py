@@ -14,12 +14,15 @@ from deployer.core.component import Context, Data, Directory, File, Unit
 SETTINGS = "/etc/deploy/backups/files.json"
 CACHE = "/var/cache/deploy-backups"
 MODULES = (
+    "app_back.py",
     "files.py",
     "holding.py",
     "places.py",
     "queues.py",
     "repository.py",
     "restoring.py",
+    "restoring_work.py",
+    "snapshots.py",
     "staging.py",
 )
 _SYSTEMD = "/etc/systemd/system"

@@ -33,7 +33,8 @@ class Progress:
     "failed". seconds: of each phase that ended.
 
     recovered_to: the last moment of the database, or the point of the files. lacks: what is named but not there.
-    error: what, why and next of a failure. elsewhere: another repository may have what was missing or damaged.
+    damaged: what was found damaged on the way, where an older backup served instead. error: what, why and next of a
+    failure. elsewhere: another repository may have what was missing or damaged.
     """
 
     state: str
@@ -44,6 +45,7 @@ class Progress:
     recovered_to: str = ""
     checks: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
     error: Mapping[str, str] = field(default_factory=dict)
     elsewhere: bool = False
 
@@ -112,6 +114,7 @@ def progress(body: Mapping[str, Any]) -> Progress:
         recovered_to=str(body.get("recovered_to") or ""),
         checks=tuple(_check(one) for one in body.get("checks") or ()),
         lacks=tuple(map(str, body.get("lacks") or ())),
+        damaged=tuple(map(str, body.get("damaged") or ())),
         error={str(key): str(value) for key, value in error.items()} if isinstance(error, Mapping) else {},
         elsewhere=isinstance(error, Mapping) and bool(error.get("elsewhere")),
     )

@@ -179,7 +179,7 @@ TABLES = {"name": "tables", "unit": "notes-step-tables.service", "reversible": T
 
 
 def restored(rig: Rig, name: str) -> None:
-    """As components/backups/service/restoring.py does it."""
+    """As components/backups/service/restoring_work.py does it."""
     (rig.state / "restored").write_text(json.dumps({"id": name}))
 
 

@@ -44,6 +44,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         "database_wal",
         "archiving",
         "database_choice",
+        "database_conf",
         "database_create",
         "database_verify",
     )
@@ -120,7 +121,7 @@ def test_modules_are_all_shipped() -> None:
 
 def test_configuration(programs: dict[str, Any]) -> None:
     one = spec.repository("demo", EAST, 3, live((EAST,), number=3).secrets)
-    lines = programs["pgbackrest"].configuration(one, Path("/place")).splitlines()
+    lines = programs["database_conf"].configuration(one, Path("/place")).splitlines()
     assert {
         "repo1-path=/p/demo/000003/database",
         "repo1-s3-endpoint=s3.east.example",
@@ -140,7 +141,7 @@ def test_configuration(programs: dict[str, Any]) -> None:
 
 def test_configuration_of_a_folder(programs: dict[str, Any]) -> None:
     one = spec.repository("demo", DISK, 1, live((DISK,)).secrets)
-    lines = programs["pgbackrest"].configuration(one, Path("/place")).splitlines()
+    lines = programs["database_conf"].configuration(one, Path("/place")).splitlines()
     assert {"repo1-type=posix", "repo1-path=/mnt/backups/demo/000001/database"} <= set(lines)
 
 
@@ -148,7 +149,7 @@ def test_a_restore_takes_all_cores(programs: dict[str, Any]) -> None:
     processes = programs["database_choice"].processes
     assert [processes(cores) for cores in (1, 2, 4, 8, 64)] == [2, 2, 4, 8, 8]
     one = spec.repository("demo", EAST, 3, live((EAST,), number=3).secrets)
-    text = programs["pgbackrest"].configuration(one, Path("/place"), processes=processes(4))
+    text = programs["database_conf"].configuration(one, Path("/place"), processes=processes(4))
     assert "process-max=4" in text.splitlines()
 
 

@@ -145,7 +145,7 @@ def test_with_an_alarm_every_machine_may_hand_in_mail(tmp_path: Path) -> None:
 
 
 def test_a_restore_marks_the_apps_folder_before_it_puts_anything_in_place(tmp_path: Path) -> None:
-    module = load("restoring")
+    module = load("restoring_work")
     one = module.Restore.__new__(module.Restore)
     one.id, one.request = "ab12", {"mark": str(tmp_path / "app/notes/restored")}
     one.mark()

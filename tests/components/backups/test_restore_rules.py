@@ -46,15 +46,43 @@ def test_another_major_version(restore: Any, tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(choice, name, tmp_path / name)
     monkeypatch.setattr(pwd, "getpwnam", lambda _: pwd.getpwuid(0))
     monkeypatch.setattr(choice.pgbackrest, "folder", lambda path, *_: path.mkdir(exist_ok=True))
-    monkeypatch.setattr(choice.pgbackrest, "configuration", lambda *_: "")
+    monkeypatch.setattr(choice.database_conf, "configuration", lambda *_: "")
     monkeypatch.setattr(choice.pgbackrest, "write", lambda *_: None)
     monkeypatch.setattr(choice.pgbackrest, "info", lambda *_: {"db": [{"version": "16"}], "backup": []})
     with pytest.raises(choice.Failed, match="of PostgreSQL 16; here is 17"):
         choice.Choice({"target": {"kind": "latest"}, "repository": {"name": "east"}}).look()
 
 
+@pytest.mark.parametrize(
+    ("commit", "moment"),
+    [
+        pytest.param("2026-11-24T20:30:00.5Z", "2026-11-24T20:30:00.5Z", id="an older backup leads there"),
+        pytest.param("2026-11-24T19:30:00Z", "", id="from before the first backup"),
+        pytest.param("", "", id="no commit"),
+    ],
+)
+def test_a_moment_before_the_newest_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit: str, moment: str
+) -> None:
+    """A segment is missing, and nobody wrote between the newest backup and that."""
+    choice = load("database_choice")
+    asked: list[str] = []
+    monkeypatch.setattr(choice, "wal", lambda: {})
+    monkeypatch.setattr(
+        choice.database_wal, "newest_commit", lambda conf, names, **_: asked.extend(names) or commit
+    )
+    made = choice.Choice({"target": {"kind": "latest"}, "repository": {"name": "east"}})
+    stop = {hour: int(choice.parse(f"2026-11-24T{hour}:00:00Z").timestamp()) for hour in (20, 21)}
+    made.backups = [
+        {"archive": {"start": f"0000000100000000000000{start}"}, "timestamp": {"stop": stop[hour]}}
+        for hour, start in ((21, "10"), (20, "0E"))
+    ]
+    assert made.reach("000000010000000000000011") == moment
+    assert [name[-2:] for name in asked] == ["0E", "0F", "10"]
+
+
 def test_what_another_repository_would_mend(restore: Any) -> None:
-    damaged = restore.Damaged("copying", "damage in the repository", "take another")
+    damaged = load("database_fetch").Damaged("copying", "damage in the repository", "take another")
     assert restore._told(damaged, "copy")["elsewhere"]
     here = restore.Here("looking for room", "too small", "make room")
     assert "elsewhere" not in restore._told(here, "look")

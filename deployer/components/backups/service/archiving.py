@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import database_conf
 import pgbackrest
 
 FILE = pgbackrest.STATE / "archiving.json"
@@ -91,7 +92,7 @@ def measure(wanted: Mapping[str, Any], cluster: Path = pgbackrest.CLUSTER) -> Ba
     ready = {name[:-6] for name in names if name.endswith(".ready")}
     lacks, pushed, first = {}, {}, {}
     for one in wanted["repositories"]:
-        done, last = _done(pgbackrest.work_folder(wanted, one["name"]))
+        done, last = _done(database_conf.work_folder(wanted, one["name"]))
         lacks[one["name"]] = len(ready - done) * pgbackrest.SEGMENT
         pushed[one["name"]] = time.time() - last if last else None
         first[one["name"]] = min((name for name in ready - done if len(name) == 24), default="")

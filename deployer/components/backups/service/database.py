@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import archiving
+import database_conf
 import database_create
 import database_restore
 import database_verify
@@ -102,8 +103,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     wanted = pgbackrest.settings()
     if arguments.verb == "configure":
         if not arguments.check:
-            pgbackrest.configure(wanted)
-        return {"configured": pgbackrest.configured(wanted)}
+            database_conf.configure(wanted)
+        return {"configured": database_conf.configured(wanted)}
     if arguments.verb == "prepare":
         return prepare(wanted)
     if arguments.verb == "create" and arguments.due:

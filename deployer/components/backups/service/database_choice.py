@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import database_conf
 import database_wal
 import pgbackrest
 from pgbackrest import Failed, iso, parse
@@ -31,7 +32,7 @@ MOST = 8
 
 def processes(cores: int) -> int:
     """How many copy at once: nothing serves here yet, so all cores may."""
-    return max(pgbackrest.PROCESSES, min(cores, MOST))
+    return max(database_conf.PROCESSES, min(cores, MOST))
 
 
 class Here(Failed):
@@ -39,7 +40,8 @@ class Here(Failed):
 
 
 class Choice:
-    """conf: the repository's configuration for this restore; wanted: the moment, None for the newest."""
+    """conf: the repository's configuration for this restore; wanted: the moment, None for the newest; backups: those
+    that lead there, the best one first."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         self.request = request
@@ -47,17 +49,17 @@ class Choice:
         self.wanted = parse(self.target["time"]) if self.target["kind"] == "time" else None
         self.conf = PRIVATE / "pgbackrest.conf"
         self.repository = request["repository"]["name"]
+        self.backups: list[Mapping[str, Any]] = []
 
-    def look(self) -> list[Mapping[str, Any]]:
-        """Everything that can be known before the first byte is copied. Returns the backups that one can begin with,
-        the best one first."""
+    def look(self) -> None:
+        """Everything that can be known before the first byte is copied."""
         self.stopped()
         shutil.rmtree(PRIVATE, ignore_errors=True)
         user = pwd.getpwnam("postgres")
         pgbackrest.folder(FOLDER, 0o711, 0, 0)
         pgbackrest.folder(PRIVATE, 0o700, user.pw_uid, user.pw_gid)
         count = processes(len(os.sched_getaffinity(0)))
-        text = pgbackrest.configuration(self.request["repository"], PRIVATE / "work", RESTORED, count)
+        text = database_conf.configuration(self.request["repository"], PRIVATE / "work", RESTORED, count)
         # Nothing is ever archived from here.
         pgbackrest.write(self.conf, text, 0o640, 0, user.pw_gid)
         held = pgbackrest.info(self.conf)
@@ -68,12 +70,11 @@ class Choice:
                 f"they are of PostgreSQL {', '.join(sorted(others))}; here is {pgbackrest.VERSION}",
                 f"restore with a release of this toolkit that has PostgreSQL {max(others)}, then move by a dump",
             )
-        backups = self.choose([one for one in held["backup"] if not one.get("error")])
+        self.backups = self.choose([one for one in held["backup"] if not one.get("error")])
         held_wal = database_wal.listing(self.conf)
         pgbackrest.write(PRIVATE / "wal.json", json.dumps(held_wal), 0o640, 0, user.pw_gid)
-        self.contiguous(held_wal, backups[0])
-        self.room(backups[0])
-        return backups
+        self.contiguous(held_wal, self.backups[0])
+        self.room(self.backups[0])
 
     def choose(self, backups: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         what = f"choosing a backup in {self.repository}"
@@ -116,17 +117,21 @@ class Choice:
                 f"the segment {name} is missing, which the backup {backup['label']} itself needs",
                 "take an earlier time, or another repository",
             )
-        reach = self.reach(backup, name)
+        reach = self.reach(name)
         if self.wanted is None or not reach or self.wanted > parse(reach):
             raise self.missing(name, "is missing", reach)
 
-    def reach(self, backup: Mapping[str, Any], stop: str) -> str:
-        """The time of the last commit before the segment `stop`, read from the repository."""
-        before = [one for one in database_wal.segments_to(stop, backup["archive"]["start"], 5) if one < stop]
+    def reach(self, stop: str) -> str:
+        """The newest moment before the segment `stop` that can be had: of the last commit there, read from the
+        repository. It may lie before the best backup; an older one leads there, where there is one."""
+        first = min(one["archive"]["start"] for one in self.backups)
+        before = [one for one in database_wal.segments_to(stop, first, 6) if one < stop]
         try:
-            return database_wal.newest_commit(self.conf, before, paths=wal())
+            found = database_wal.newest_commit(self.conf, before, paths=wal())
         except Failed:
             return ""
+        ended = min(one["timestamp"]["stop"] for one in self.backups)
+        return found if found and ended <= parse(found).timestamp() else ""
 
     def missing(self, segment: str, how: str, reach: str) -> Failed:
         good = f"restore to {reach}, the last moment before it" if reach else "restore to an earlier time"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import archiving
+import database_conf
 import pgbackrest
 from pgbackrest import Failed, iso, now
 
@@ -43,7 +44,7 @@ def _place(path: Path, key: str) -> None:
 
 
 def conf(name: str) -> Path:
-    return pgbackrest.CONF / f"{name}.conf"
+    return database_conf.CONF / f"{name}.conf"
 
 
 def bring_in(wanted: Mapping[str, Any], name: str, patience: float = 120, bound: float = 60) -> None:

@@ -11,41 +11,28 @@ request without it does that. instead: id of a restore that this one takes the p
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
-import pwd
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import database_server
-import database_verify
-import database_wal
 import pgbackrest
-from database_choice import FOLDER, PLACE, PRIVATE, RESTORED, Choice, Here, size, wal
-from pgbackrest import Failed, parse
+from database_choice import FOLDER, PLACE, PRIVATE, RESTORED, Choice, Here
+from database_fetch import Fetch
+from pgbackrest import Failed
 
 REQUEST = FOLDER / "database.json"
 STATE = pgbackrest.STATE / "restore-database.json"
 UNIT = "deploy-restore-database.service"
-# Seconds.
-COPY_BOUND = 24 * 3600
-# Seconds for finding out which object of a backup is damaged.
-LOOK_BOUND = 3600
-_BEFORE = "before configured recovery target"
 # Phases in which what fails is mostly the repository's fault.
 _READING = ("look", "copy", "replay", "check")
-
-
-class Damaged(Failed):
-    """An object of a backup is not what was written."""
 
 
 # --- from outside ---
@@ -159,12 +146,13 @@ class Work:
         else:
             if not (self.state.get("checked") and RESTORED.exists()):
                 with self.phase("look"):
-                    backups = self.choice.look()
+                    self.choice.look()
+                fetch = Fetch(self.choice, self.note)
                 with self.phase("copy"):
-                    self.copy_first_good(backups)
+                    fetch.copy_first_good()
                 server = database_server.Server(RESTORED, PRIVATE)
                 with self.phase("replay"):
-                    self.replay(server)
+                    fetch.replay(server)
                 with self.phase("check"):
                     try:
                         self.check(server)
@@ -197,113 +185,6 @@ class Work:
         finally:
             self.state["seconds"][name] = round(time.monotonic() - began, 1)
 
-    # --- copy ---
-
-    def copy_first_good(self, backups: list[Mapping[str, Any]]) -> None:
-        """A backup with damage gives way to the one before it: with the WAL since, it leads to the same moment."""
-        for number, backup in enumerate(backups):
-            self.note(backup=backup["label"], total_bytes=backup["info"]["size"])
-            try:
-                if number:
-                    self.choice.contiguous(wal(), backup)
-                self.copy(backup)
-                return
-            except Damaged as error:
-                self.note(damaged=[*self.state["damaged"], error.error["why"]])
-                if number + 1 == len(backups):
-                    raise
-
-    def copy(self, backup: Mapping[str, Any]) -> None:
-        shutil.rmtree(RESTORED, ignore_errors=True)
-        user = pwd.getpwnam("postgres")
-        PLACE.mkdir(parents=True, exist_ok=True)
-        pgbackrest.folder(RESTORED, 0o700, user.pw_uid, user.pw_gid)
-        fetch = f"{os.path.dirname(os.path.abspath(__file__))}/wal-fetch {PRIVATE} %f %p"
-        words = ["restore", f"--set={backup['label']}", "--archive-mode=off"]
-        words += [f"--recovery-option=restore_command={fetch}"]
-        if self.choice.wanted is not None:
-            at = self.choice.wanted.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
-            words += ["--type=time", f"--target={at}", "--target-action=promote"]
-        else:
-            words += ["--type=default"]
-        over = threading.Event()
-        counter = threading.Thread(target=self._count, args=(over,), daemon=True)
-        counter.start()
-        try:
-            done = pgbackrest.call(self.choice.conf, *words, timeout=COPY_BOUND)
-        finally:
-            over.set()
-            counter.join(10)
-        if done.returncode:
-            raise self.broken(done, backup)
-        self.note(done_bytes=size(RESTORED))
-
-    def _count(self, over: threading.Event) -> None:
-        while not over.wait(2):
-            self.note(done_bytes=size(RESTORED))
-
-    def broken(self, done: subprocess.CompletedProcess[str], backup: Mapping[str, Any]) -> Failed:
-        """A copy that failed: a damaged object, or the repository stopped answering."""
-        label = backup["label"]
-        failed = pgbackrest.failure(f"copying the backup {label} from {self.choice.repository}", done)
-        if "does not answer" in failed.error["why"] or "No space left" in failed.error["why"]:
-            return failed
-        words = ["verify", f"--set={label}", "--output=text", "--job-retry=1"]
-        looked = pgbackrest.call(self.choice.conf, *words, timeout=LOOK_BOUND, words="detail")
-        bad = [f"{one['what']} {one['why']}" for one in database_verify.read(looked.stderr.splitlines())]
-        if not bad:
-            return failed
-        why = f"damage in the repository: {'; '.join(bad[:5])}"
-        return Damaged(failed.error["what"], why, "take an earlier time, or another repository")
-
-    # --- replay ---
-
-    def replay(self, server: database_server.Server) -> None:
-        server.start()
-        server.recovered(self.progress)
-        if (
-            self.choice.wanted
-            and _BEFORE in server.error
-            and server.last_time
-            and parse(server.last_time) >= self.choice.wanted
-        ):
-            # Nothing later can be had, but nothing up to the moment itself is missing.
-            server.take_what_there_is()
-            server.start()
-            server.recovered(self.progress)
-        notes = _notes()
-        # The server may have asked for more than it needed to get there.
-        there = self.choice.wanted is not None and not server.error
-        bad = next((one for one in notes if one["kind"] == "damaged"), None)
-        if bad and not there:
-            server.stop()
-            raise self.choice.missing(bad["segment"], f"is damaged ({bad['why']})", server.last_time)
-        if server.error:
-            server.stop()
-            self.unreached(server)
-        self.note(recovered_to=server.last_time)
-
-    def progress(self, server: database_server.Server) -> None:
-        if self.state.get("recovered_to") != server.last_time:
-            self.note(recovered_to=server.last_time)
-
-    def unreached(self, server: database_server.Server) -> None:
-        if _BEFORE in server.error:
-            # The latest that can be had; the segment after it was never archived.
-            reach = server.last_time or database_wal.newest_commit(
-                self.choice.conf, sorted(wal())[-4:], paths=wal()
-            )
-            raise Failed(
-                f"restoring the database from {self.choice.repository}",
-                f"what it holds ends at {reach}, before {self.choice.target['time']}",
-                f'restore to {reach} or to "latest", or take another repository',
-            )
-        raise Failed(
-            f"replaying WAL from {self.choice.repository}",
-            server.error,
-            "take an earlier time, or another repository",
-        )
-
     # --- check ---
 
     def check(self, server: database_server.Server) -> None:
@@ -335,13 +216,6 @@ class Work:
             os.close(descriptor)
         elif not (pgbackrest.CLUSTER / "PG_VERSION").exists():
             raise Failed("swapping the databases", f"{RESTORED} is gone", "begin anew with another id")
-
-
-def _notes() -> list[dict[str, str]]:
-    try:
-        return [json.loads(line) for line in (PRIVATE / "notes").read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return []
 
 
 def _told(error: Failed, phase: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import archiving
+import database_conf
 import database_create
 import pgbackrest
 
@@ -31,8 +32,8 @@ class Watch:
         wanted = pgbackrest.settings()
         if not wanted["generation"]:
             return
-        if not pgbackrest.configured(wanted):
-            pgbackrest.configure(wanted)
+        if not database_conf.configured(wanted):
+            database_conf.configure(wanted)
         state = take_out(wanted)["repositories"]
         for name, entry in state.items():
             if not entry["archiving"]:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import app_back
 import restoring
 import staging
 from ground import FOLDER, STATE, Failure, alone, iso, read, seconds, settings, write
@@ -276,7 +277,7 @@ def _do(options: argparse.Namespace) -> int:
     if options.verb == "restore-work":
         return restoring.work()
     if options.verb == "release":
-        return tell(restoring.release(json.loads(sys.stdin.read())))
+        return tell(app_back.release(json.loads(sys.stdin.read())))
     if options.verb == "points" and options.repository == "-":
         return tell(points(json.loads(sys.stdin.read()), CACHE / "restore"))
     config = settings()
@@ -291,9 +292,9 @@ def _do(options: argparse.Namespace) -> int:
     if options.verb == "points":
         return tell(points(chosen(config, options.repository)[0]))
     if options.verb == "named":
-        sys.stdout.write(restoring.named(own(), options.data))
+        sys.stdout.write(app_back.named(own(), options.data))
         return 0
-    return tell(restoring.missing(own(), options.data, sys.stdin.read().splitlines()))
+    return tell(app_back.missing(own(), options.data, sys.stdin.read().splitlines()))
 
 
 if __name__ == "__main__":
