@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployer.cli import output, results
 from deployer.cli.options import Settings
+from deployer.core.amounts import size as size
 
 
 def _json(result: object, chosen: Settings) -> bool:
@@ -23,18 +23,6 @@ def age(seconds: float | None) -> str:
         return ""
     days = int(seconds // 86400)
     return f"{days} d" if days >= 2 else output.clock(max(seconds, 0.0))
-
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def size(count: float) -> str:
-    """Bytes, as a person reads them; "" for none."""
-    if not count:
-        return ""
-    power = min(int(math.log(count, 1024)), len(_UNITS) - 1)
-    value = count / 1024**power
-    return f"{value:.0f} {_UNITS[power]}" if power == 0 or value >= 100 else f"{value:.1f} {_UNITS[power]}"
 
 
 def _moment(text: str) -> str:

@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import click
 
+from deployer.core.amounts import clock as clock
+
 
 def interactive() -> bool:
     """A person sits in front of it, who can be shown moving lines and asked questions."""
@@ -79,15 +81,3 @@ def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
         cells = [cell.ljust(widths[i]) for i, cell in enumerate(row)]
         lines.append((indent + "  ".join(cells)).rstrip())
     return lines
-
-
-def clock(seconds: float) -> str:
-    """A duration as a person reads it: 0.4 s, 12 s, 3 min 05 s."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -7,7 +7,7 @@ import ssl
 
 from deployer.core.component import Probe
 from deployer.probes import Red, explain
-from deployer.probes.connection import Deadline, connect, context, encrypt
+from deployer.probes.connection import Deadline, connect, context, encrypt, lenient
 
 
 class _Client(smtplib.SMTP):
@@ -37,10 +37,7 @@ def smtp(probe: Probe, ca_pem: str | None) -> str:
         return _talk(address, port, hostname, recipient, context(ca_pem), deadline)
     except ssl.SSLCertVerificationError as error:
         trust = f"; {explain(error)}"
-    lenient = context(ca_pem)
-    lenient.check_hostname = False
-    lenient.verify_mode = ssl.CERT_NONE
-    return _talk(address, port, hostname, recipient, lenient, deadline) + trust
+    return _talk(address, port, hostname, recipient, lenient(), deadline) + trust
 
 
 def _talk(
