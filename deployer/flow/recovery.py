@@ -1,5 +1,5 @@
-"""What a restore does on machines that are there: all but what serves, the data, the app as it was built, and whether the
-files hold what the database names. `deploy restore` and `deploy drill` use it.
+"""What a restore does on machines that are prepared: the data, the app as it was built, and whether the files hold what
+the database names. `deploy restore` and `deploy drill` use it.
 
 The programs on the machines do the work (components/backups/service/); this starts them and follows them.
 """
@@ -20,11 +20,8 @@ from deployer.core.errors import DeployError
 from deployer.core.events import Event
 from deployer.core.machine import Machine
 from deployer.core.model import Repository
-from deployer.flow import apply, registry
-from deployer.flow import up as bringing
-from deployer.flow.leasing import Lease
-from deployer.flow.look import View, look
-from deployer.flow.session import SSH, SSH_NEW, Session
+from deployer.flow.look import View
+from deployer.flow.session import SSH, Session
 
 if TYPE_CHECKING:
     from deployer.state.restoring import Order
@@ -53,44 +50,6 @@ class Restored:
     def recovered_to(self) -> str:
         """The last moment that the database holds."""
         return next((one.recovered_to for name, one in self.parts.items() if name.endswith("database")), "")
-
-
-# --- the machines, without what serves ---
-
-
-def ready(session: Session, run: bringing.Run) -> View:
-    """Packages, users and files, and nothing that serves; services that run are stopped."""
-    machines, new = run.machines, bool(run.new)
-    timeout = SSH_NEW if new else SSH
-    with Lease(session, machines, run.held) as lease:
-        view = look(
-            session,
-            machines,
-            session.connect(machines, timeout),
-            timeout=timeout,
-            lease=lease.take(),
-            probes=False,
-        )
-        lease.renew_from_now_on()
-        stopping = {name: machine for name, machine in machines.items() if name not in run.new}
-        if stopping:
-            from deployer.flow.down import stop_services
-
-            stop_services(session, stopping)
-        work = {name: (view.wanted[name], view.found[name], view.of(name)) for name in machines}
-        bringing.carry_out(session, _before_services(work))
-        lease.release()
-    return view
-
-
-def _before_services(work: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The phases that start nothing. The app is not built: its release comes from the backup."""
-    listed = []
-    for phase in apply.phases(work, registry.component_names()):
-        if phase["name"].startswith("start "):
-            break
-        listed.append({key: value for key, value in phase.items() if key != "beside"})
-    return listed
 
 
 # --- the data ---
@@ -183,6 +142,7 @@ def _wait(
     connected to again."""
     ended: dict[str, Progress] = {}
     told: dict[str, str] = {}
+    damaged: set[str] = set()
     began = heard = time.monotonic()
     while len(ended) < len(listed):
         for machine, part in listed:
@@ -198,6 +158,10 @@ def _wait(
                 with contextlib.suppress(DeployError):
                     session.connected(session.connect({machine: machines[machine]}, SSH), SSH)
                 continue
+            for text in progress.damaged:
+                if text not in damaged:
+                    damaged.add(text)
+                    session.sink(Event("warning", f"{text}; the backup before it is tried", machine=machine))
             if progress.state == "failed":
                 raise _failure(machine, part, progress)
             if progress.state in until:

@@ -19,6 +19,7 @@ from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.flow import summary
 from deployer.flow import up as bringing
+from deployer.flow.groundwork import ready
 from deployer.flow.look import View
 from deployer.flow.recovery import (
     RepositoryError,
@@ -28,7 +29,6 @@ from deployer.flow.recovery import (
     fetch_release,
     lacking,
     parts,
-    ready,
 )
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
@@ -272,6 +272,7 @@ def _record(
         "seconds": {name: round(value, 1) for name, value in times.items()},
         "parts": {
             name: {"seconds": dict(one.seconds), "bytes": one.total, "checks": list(one.checks)}
+            | ({"damaged": list(one.damaged)} if one.damaged else {})
             for name, one in restored.parts.items()
         },
         "lacks": [*(text for one in restored.parts.values() for text in one.lacks), *lacks],

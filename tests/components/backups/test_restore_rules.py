@@ -67,7 +67,7 @@ def test_a_moment_before_the_newest_backup(
     """A segment is missing, and nobody wrote between the newest backup and that."""
     choice = load("database_choice")
     asked: list[str] = []
-    monkeypatch.setattr(choice, "wal", lambda: {})
+    monkeypatch.setattr(choice, "wal", dict)
     monkeypatch.setattr(
         choice.database_wal, "newest_commit", lambda conf, names, **_: asked.extend(names) or commit
     )

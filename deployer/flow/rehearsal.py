@@ -1,0 +1,140 @@
+"""A drill on its throw-away machine: the data, the machine closed, the service, its exercise, and the machine gone again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from deployer.core import generation
+from deployer.core.errors import DeployError
+from deployer.core.machine import Machine
+from deployer.core.model import Repository
+from deployer.core.resources import find_template
+from deployer.flow import up as bringing
+from deployer.flow.groundwork import ready
+from deployer.flow.recovery import bring_back, fetch_release, lacking
+from deployer.flow.session import Session
+
+# Seconds that the app's own exercise may take.
+EXERCISE = 300
+# Nothing leaves the machine any more but answers to us; what runs on it reaches itself.
+_CLOSE = """
+set -e
+nft -f - <<'RULES'
+table inet deploy_drill
+delete table inet deploy_drill
+table inet deploy_drill {
+    chain output {
+        type filter hook output priority -10; policy drop;
+        oif lo accept
+        ct state established,related accept
+        fib daddr type local accept
+        meta l4proto ipv6-icmp accept
+    }
+}
+RULES
+"""
+
+
+def rehearse(
+    session: Session, repository: Repository, source: generation.Generation, target: str, keep: bool
+) -> dict[str, Any]:
+    from deployer.state.lock import lock
+    from deployer.state.restoring import Order, new_id
+
+    began, started = time.monotonic(), datetime.now(UTC)
+    times: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        times[name] = round(time.monotonic() - began - sum(times.values()), 1)
+
+    good = False
+    with lock(session.project.state_dir, "drill") as held:
+        # A drill that was killed left a machine whose keys nobody knows.
+        _clear(session)
+        try:
+            run = bringing.make_machines(session, held, started, began)
+            lap("machines")
+            view = ready(session, run)
+            lap("packages and files")
+            order = Order(new_id(), repository.name, source.number, target, "", started.isoformat())
+            restored = bring_back(session, view, order, hold_queues=True, amcheck=True)
+            _as_built(repository, fetch_release(session, order))
+            lap("data")
+            _close(session, run.machines)
+            body = bringing.converge(session, replace(run, record=False))
+            lap("services")
+            checks = [text for one in restored.parts.values() for text in one.checks]
+            checks.append(f"{len(body['probes'])} probes green")
+            if session.project.app.drill:
+                said = _exercise(session, run.machines)
+                checks.append(said)
+            lap("exercise")
+            _complete([*(text for one in restored.parts.values() for text in one.lacks), *lacking(session)])
+            good = True
+        finally:
+            if good or not keep:
+                _clear(session)
+    return {"recovered_to": restored.recovered_to, "seconds": times, "checks": checks}
+
+
+def _clear(session: Session) -> None:
+    from deployer.flow import provision
+    from deployer.state.journal import Journal
+
+    ours = {name: machine for name, machine in session.existing().items() if machine.ours}
+    if ours:
+        provision.delete(session.provider, ours, Journal(session.project.state_dir), session.sink)
+
+
+def _close(session: Session, machines: Mapping[str, Machine]) -> None:
+    for name in machines:
+        code, out, err = session.engine.run(name, _CLOSE, timeout=30)
+        if code:
+            raise DeployError("closing the machine's ways out", (err or out).strip()[-500:], machine=name)
+
+
+def _exercise(session: Session, machines: Mapping[str, Machine]) -> str:
+    """The app's own test: a person who uses the service; its last line. Raises DeployError with its last lines."""
+    app = session.project.app
+    name = next(iter(machines))
+    script = find_template(f"apps/{app.name}/{app.drill}", session.project.root).read_text(encoding="utf-8")
+    domain = session.project.stack.domain
+    code, out, err = session.engine.run(name, f"python3 - {domain}", stdin=script, timeout=EXERCISE)
+    if code:
+        lines = (out + err).strip().splitlines()
+        raise DeployError(
+            f"using the restored {app.name} as a person would",
+            lines[-1] if lines else f"it ended with {code}",
+            "the backup restores, and what runs from it does not work: see the lines above",
+            machine=name,
+            detail=session.mask.text("\n".join(lines[-12:-1])),
+        )
+    return out.strip().splitlines()[-1] if out.strip() else "used as a person would"
+
+
+def _complete(lacks: Sequence[str]) -> None:
+    if lacks:
+        raise DeployError(
+            "comparing the files with what the database names",
+            "missing: " + and_more(lacks),
+            "deploy backup verify says what is damaged",
+            detail="\n".join(lacks[1:12]),
+        )
+
+
+def _as_built(repository: Repository, lacking: Sequence[str]) -> None:
+    """A restore may build the app anew; a drill proves that it need not."""
+    if lacking:
+        raise DeployError(
+            f"fetching the app as it was built from {repository.name}",
+            f"it does not hold the release {lacking[0]}",
+            "deploy backup create puts it there again",
+        )
+
+
+def and_more(texts: Sequence[str]) -> str:
+    return texts[0] + (f" (and {len(texts) - 1} more)" if texts[1:] else "")
