@@ -121,7 +121,7 @@ def inventories(root: Path) -> list[str]:
     return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
 
 
-def _complete_provider(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_provider(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in inventories(settings(ctx).root) if name.startswith(incomplete)]
 
 
@@ -130,7 +130,7 @@ def target(command: F) -> F:
     where = click.option(
         "--provider",
         metavar="NAME",
-        shell_complete=_complete_provider,
+        shell_complete=complete_provider,
         help="Where: inventories/NAME.yaml of the project, or the shipped one of that name.",
     )
     file = click.option(
@@ -148,7 +148,7 @@ def targets(command: F) -> F:
         "--provider",
         metavar="NAME",
         multiple=True,
-        shell_complete=_complete_provider,
+        shell_complete=complete_provider,
         help="Only this inventory; may be given several times. All of them otherwise.",
     )
     file = click.option(
@@ -176,6 +176,15 @@ def need_project(chosen: Settings) -> Path:
         ways.append(f"try the demo stack: --project {demo}")
     ways.append("or make a stack of your own: deploy init DIR --name NAME --domain DOMAIN --app APP")
     raise InputError("finding the project", why, "; ".join(ways))
+
+
+def anywhere() -> Request:
+    """What is asked of the project, for verbs that name their inventories themselves."""
+    from deployer.flow.request import Request
+
+    chosen = settings()
+    root = need_project(chosen)
+    return Request(root=root, identity=chosen.identity, verbose=chosen.verbose, debug=chosen.debug)
 
 
 def request(provider: str | None, inventory: Path | None, **more: Any) -> Request:

@@ -39,6 +39,56 @@ def phases(
     return [phase for phase in result if phase["hosts"] or phase.get("beside") or phase.get("applied")]
 
 
+def standing_by(
+    machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]],
+    order: Sequence[str],
+    apart: Sequence[str] = (),
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The phases for machines that shall be able to serve at once and do not serve yet: first all up to the base, then
+    units that are only enabled or stopped, and the digests, which what starts later is as good as.
+
+    apart: components whose digest is not written, since something of them runs that has not read its files. The app's
+    release is not among them.
+    """
+    before, after = [], []
+    for phase in phases(machines, order):
+        if phase["name"] == "start base" or not phase["name"].startswith("start "):
+            before.append({key: value for key, value in phase.items() if key != "beside"})
+            continue
+        units = {
+            machine: [
+                {**one, "args": {**one["args"], "start": [], "restart": [], "reload": []}}
+                for one in operations
+                if one["operation"] == "units.converged"
+            ]
+            for machine, operations in phase["hosts"].items()
+        }
+        component = phase["name"].removeprefix("start ")
+        applied = {} if component in apart else phase["applied"]
+        after.append(
+            {"name": f"enable {component}", "hosts": units, "journal": {}, "probes": {}, "applied": applied}
+        )
+    return before, after
+
+
+def building(machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]]) -> list[dict[str, Any]]:
+    """The phase that builds what is built, when it was not fetched from elsewhere."""
+    made = _phase("build", machines, lambda wanted, found, changes: _steps(wanted, found, changes, "build"))
+    return [made] if made["hosts"] else []
+
+
+def part(
+    machines: Mapping[str, tuple[Wanted, Found, Sequence[Change]]], component: str
+) -> list[dict[str, Any]]:
+    """The phases of one component's changes alone, without any step of another."""
+    mine = {
+        name: (wanted, found, [change for change in changes if change.component == component])
+        for name, (wanted, found, changes) in machines.items()
+    }
+    listed = [phase for phase in phases(mine, [component]) if phase["name"] != "configure"]
+    return [{key: value for key, value in phase.items() if key != "beside"} for phase in listed]
+
+
 def _phase(name: str, machines: Mapping[str, Any], make: Any) -> dict[str, Any]:
     hosts = {machine: made for machine, entry in machines.items() if (made := make(*entry))}
     return {"name": name, "hosts": hosts}

@@ -164,7 +164,7 @@ def release(session: Session) -> None:
     """Note in the bundle that the live deployment was taken down, so that `up` may begin another. For `down`."""
     live = generation.held(session.secrets, str(session.project.deployment))
     if live and live.released not in session.secrets:
-        _change(session, lambda bundle: bundle.put(Secret(live.released, "given"), _now()))
+        change_bundle(session, lambda bundle: bundle.put(Secret(live.released, "given"), _now()))
 
 
 def confirm_newest(session: Session) -> None:
@@ -247,10 +247,11 @@ def _keep(session: Session, claims: Sequence[Generation], number: int) -> None:
         for secret in _lacking(bundle.values, number, repositories):
             bundle.put(secret, keys.password())
 
-    _change(session, change)
+    change_bundle(session, change)
 
 
-def _change(session: Session, change: Callable[[Any], None]) -> None:
+def change_bundle(session: Session, change: Callable[[Any], None]) -> None:
+    """Change the bundle on the disk; the session goes on with what is in it then."""
     from deployer.project.bundle import Bundle
 
     bundle = Bundle(session.project.root, session.project.stack.operators, session.request.identity)

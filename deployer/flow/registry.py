@@ -11,6 +11,7 @@ from typing import Any
 from deployer.core.component import ComponentSpec, Context, Secret
 from deployer.core.errors import InputError
 from deployer.core.model import Project
+from deployer.core.moving import concerning
 from deployer.core.provider import Provider
 
 # In the order in which they are activated: a port never opens before its neighbour behind it works, so the
@@ -24,6 +25,8 @@ COMPONENTS: tuple[tuple[str, str], ...] = (
     ("proxy", "app"),
     # On every machine, when there are repositories; it guards the units of all others.
     ("backups", ""),
+    # On every machine, while the service moves from one deployment to another.
+    ("moving", ""),
 )
 
 
@@ -40,6 +43,8 @@ def specs(ctx: Context) -> list[ComponentSpec]:
     others = [_spec_module(name).spec(ctx) for name, role in COMPONENTS if role and ctx.plays(role)]
     if ctx.project.inventory.repositories:
         others.append(_spec_module("backups").spec(ctx, others))
+    if concerning(ctx.secrets, ctx.project.deployment):
+        others.append(_spec_module("moving").spec(ctx, others, dict(COMPONENTS)))
     base: ComponentSpec = _spec_module("base").spec(ctx, others)
     return [base, *others]
 

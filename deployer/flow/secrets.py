@@ -84,7 +84,7 @@ def list_secrets(request: Request) -> list[dict[str, object]]:
 def set_secret(request: Request, name: str, value: str) -> dict[str, object]:
     """Give a secret a value of one's own."""
     _refuse_backups("setting a secret", name)
-    bundle = _existing(request)
+    bundle = existing(request)
     entry = bundle.entries.get(name)
     kind = entry.kind if entry else "given"
     if kind in ("ca", "issuer"):
@@ -104,7 +104,7 @@ def rotate(request: Request, name: str) -> dict[str, object]:
     from deployer.project import load_stack
 
     _refuse_backups("rotating a secret", name)
-    bundle = _existing(request)
+    bundle = existing(request)
     if name == "recovery":
         bundle.new_recovery()
         return {"name": name, "notes": [*bundle.save(), "the old recovery identity opens older files only"]}
@@ -154,7 +154,7 @@ def _keep_former(bundle: Bundle, name: str) -> None:
 
 def read_secret(request: Request, name: str) -> str:
     """The value of one secret, for the verb that edits it."""
-    bundle = _existing(request)
+    bundle = existing(request)
     if name not in bundle.entries:
         raise _unknown(name, bundle)
     return bundle.entries[name].value
@@ -166,7 +166,8 @@ def _open(request: Request, stack: Stack) -> Bundle:
     return Bundle(request.root, stack.operators, request.identity)
 
 
-def _existing(request: Request) -> Bundle:
+def existing(request: Request) -> Bundle:
+    """The bundle of the project, without any inventory. Raises InputError when there is none."""
     from deployer.project import load_stack
 
     bundle = _open(request, load_stack(request.root))

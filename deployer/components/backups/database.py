@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict
 
 from deployer.components.backups.parts import Part
-from deployer.core import generation
+from deployer.core import generation, moving
 from deployer.core.component import Context, Directory, File, Probe, Step, Unit
 from deployer.core.resources import service_file
 
@@ -108,7 +108,7 @@ def _units(ctx: Context) -> tuple[File, ...]:
 
 def _digest(ctx: Context) -> str:
     """Changes with everything that the configurations are made of; tells none of it."""
-    live = generation.held(ctx.secrets, str(ctx.project.deployment))
+    live = moving.acting(ctx.secrets, ctx.project.deployment)
     number = live.number if live else 0
     repositories = [
         {

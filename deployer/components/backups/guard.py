@@ -10,6 +10,7 @@ from deployer.components.mail_relay import spec as mail_relay
 from deployer.components.sms_gateway import spec as sms_gateway
 from deployer.core.component import ComponentSpec, Context, File, Step, Unit
 from deployer.core.generation import Generation
+from deployer.core.moving import standing_by
 from deployer.core.resources import service_file
 
 PROGRAMS = "/usr/local/lib/deploy/backups"
@@ -45,7 +46,7 @@ def part(ctx: Context, peers: Sequence[ComponentSpec], live: Generation | None) 
                     {"unit": UNIT},
                     on_change="none",
                 )
-                for name in guarded(peers)
+                for name in guarded(peers, standing_by(ctx.secrets, ctx.project.deployment))
             ),
         ),
         units=(
@@ -65,12 +66,13 @@ def program(name: str) -> File:
     return File(f"{PROGRAMS}/{name}", content=service_file("backups", name), mode=0o755, on_change="none")
 
 
-def guarded(peers: Sequence[ComponentSpec]) -> tuple[str, ...]:
-    """The units that serve."""
+def guarded(peers: Sequence[ComponentSpec], standby: bool = False) -> tuple[str, ...]:
+    """The units that serve. standby: the database follows another one, and the proxy may forward to it."""
+    apart = {"database", "proxy"} if standby else set()
     names = [
         unit.name
         for spec in peers
-        if spec.name != "base"
+        if spec.name not in {"base", *apart}
         for unit in spec.units
         if unit.wanted and unit.resident and unit.name.endswith(".service")
     ]

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from deployer.components.backups import database, files, guard
 from deployer.components.backups.parts import Part
-from deployer.core import generation
+from deployer.core import generation, moving
 from deployer.core.component import ComponentSpec, Context, Data, Directory, File, Secret
 from deployer.core.model import Project, Repository
 
@@ -27,7 +27,7 @@ def secrets(project: Project) -> tuple[Secret, ...]:
 
 def spec(ctx: Context, peers: Sequence[ComponentSpec]) -> ComponentSpec:
     """peers: what the other components want on this machine: whose data to hold, whose units to guard."""
-    live = generation.held(ctx.secrets, str(ctx.project.deployment))
+    live = moving.acting(ctx.secrets, ctx.project.deployment)
     data = [item for peer in peers for item in peer.data]
     holding = [files.part(ctx, data), *([database.part(ctx)] if ctx.plays("database") else [])]
     # What is not live only restores: it has the programs, and nothing that runs by itself.

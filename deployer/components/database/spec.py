@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from deployer.components.database import scram
 from deployer.components.database.sizing import MAX_CONNECTIONS, size
-from deployer.core import generation
+from deployer.core import moving
 from deployer.core.component import (
     ComponentSpec,
     Context,
@@ -150,8 +150,8 @@ def _files(ctx: Context, remote: Mapping[str, Sequence[Machine]]) -> tuple[File,
 
 
 def _archiving(ctx: Context) -> bool:
-    """Whether this deployment is live and has somewhere to put its WAL."""
-    live = generation.held(ctx.secrets, str(ctx.project.deployment))
+    """Whether this deployment is live, or about to be, and has somewhere to put its WAL. A standby archives nothing."""
+    live = moving.acting(ctx.secrets, ctx.project.deployment)
     return live is not None and bool(ctx.project.inventory.repositories)
 
 

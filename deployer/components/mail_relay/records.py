@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from deployer.components.mail_relay import mta_sts
 from deployer.components.mail_relay.dkim import public_record
 from deployer.components.mail_relay.layout import mail_host
+from deployer.core import moving
 from deployer.core.component import Context, DnsRecord
 
 HOUR = 3600
@@ -39,9 +42,22 @@ def records(ctx: Context) -> tuple[DnsRecord, ...]:
 
 
 def spf(ctx: Context) -> str:
-    """The machine itself and what the smarthosts say to include (`spf:` in the inventory)."""
-    terms = [f"ip4:{ctx.machine.address}"]
-    if ctx.machine.address6:
-        terms.append(f"ip6:{ctx.machine.address6}")
+    """The machine itself and what the smarthosts say to include (`spf:` in the inventory). From before a move until its
+    way back ends, the other side's machine too: who has kept the record for a while accepts mail of both."""
+    addresses = [ctx.machine.address, ctx.machine.address6]
+    if move := moving.concerning(ctx.secrets, ctx.project.deployment):
+        other = "new" if move.side(ctx.project.deployment) == "old" else "old"
+        if peer := move.player(other, "mail"):
+            addresses += sorted(peer.addresses)
+    terms = [f"ip{_version(address)}:{address}" for address in addresses if _version(address)]
     terms += [smarthost.spf for smarthost in ctx.project.inventory.smarthosts if smarthost.spf]
     return " ".join(["v=spf1", *dict.fromkeys(terms), "~all"])
+
+
+def _version(address: str) -> int:
+    """4 or 6; 0 for none and for what is no address yet."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return 0
+    return found.version
