@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.errors import DeployError
@@ -86,6 +86,16 @@ class Queue:
     dropped: int = 0
 
 
+@dataclass(frozen=True)
+class Leftovers:
+    """What restores left on a machine, path -> bytes on the disk. before: what stood there before one; fetched: what one
+    fetched that was given up. partial: there was no time to count all of it."""
+
+    before: Mapping[str, int] = field(default_factory=dict)
+    fetched: Mapping[str, int] = field(default_factory=dict)
+    partial: bool = False
+
+
 # --- commands ---
 
 
@@ -139,6 +149,12 @@ def release_queue(kinds: Sequence[str]) -> str:
 def prune_program() -> str:
     """A Python program that takes its request (JSON) on standard input: see service/prune.py."""
     return service_file("backups", "prune.py")
+
+
+def leftovers_script(seconds: float) -> str:
+    """A bash script that looks for what restores left, and counts it for at most `seconds`; for `leftovers`."""
+    text = service_file("backups", "leftovers.py")
+    return f"exec python3 - {seconds:g} <<'DEPLOY_LEFTOVERS'\n{text}\nDEPLOY_LEFTOVERS\n"
 
 
 def _program(name: str, *arguments: str) -> str:
@@ -266,6 +282,24 @@ def queues(body: Mapping[str, Any]) -> tuple[Queue, ...]:
         for kind in ("mail", "sms")
         if isinstance(one := body.get(kind), Mapping)
     )
+
+
+def leftovers(output: str, machine: str = "") -> Leftovers:
+    """The answer of `leftovers_script`. Raises DeployError when the machine answered something else."""
+    try:
+        body = json.loads(output.strip().splitlines()[-1])
+        before, fetched = (
+            {str(path): int(size) for path, size in body[key]} for key in ("before", "fetched")
+        )
+        return Leftovers(before, fetched, bool(body["partial"]))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DeployError(
+            "looking for what restores left",
+            f"unexpected answer ({error})",
+            "see whether python3 works there",
+            machine=machine or None,
+            detail=output[-500:],
+        ) from None
 
 
 def _number(value: Any) -> float | None:

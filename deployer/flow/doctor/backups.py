@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+from deployer.components.backups.actions import Leftovers
 from deployer.core.errors import CredentialError, DeployError
 from deployer.core.finding import Finding
 from deployer.core.model import Repository
@@ -64,6 +66,27 @@ def deleting(one: Repository, error: DeployError | None) -> Finding:
     if isinstance(error, CredentialError):
         return Finding(_DELETE, "ok", what, one.name, "it can add and read, and not delete")
     return Finding(_DELETE, "warn", what, one.name, f"not known: {error.why}", error.next)
+
+
+def leftovers(machine: str, found: Leftovers) -> list[Finding]:
+    """What restores left there. It is named and never deleted by us: it may be the last copy of something."""
+    id, what = "backups.leftovers", "left by restores"
+    listed = []
+    for paths, text, next in (
+        (found.before, "kept as it was before a restore", "when nobody needs it any more"),
+        (found.fetched, "fetched by a restore that was given up", "it is of no use"),
+    ):
+        if not paths:
+            continue
+        named = ", ".join(f"{path} ({_size(size)})" for path, size in paths.items())
+        more = " (at least: there was no time to count all of it)" if found.partial else ""
+        remove = shlex.join(["deploy", "exec", "--machine", machine, "--", "rm", "-rf", *paths])
+        listed.append(Finding(id, "warn", what, machine, f"{text}: {named}{more}", f"{next}: {remove}"))
+    return listed or [Finding(id, "ok", what, machine, "nothing")]
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"
 
 
 def reachable(one: Repository, claims: int, error: DeployError | None) -> Finding:

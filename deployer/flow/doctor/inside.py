@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from deployer.components.backups import actions
 from deployer.components.base import actions as base
 from deployer.components.mail_relay import layout, outlook
 from deployer.core.component import ComponentSpec
 from deployer.core.errors import DeployError
 from deployer.core.finding import Finding
 from deployer.core.machine import Machine
-from deployer.flow.doctor import hosts, mail
+from deployer.flow.doctor import backups, hosts, mail
 from deployer.flow.doctor.scene import Scene
 from deployer.flow.observe import probes_of
 from deployer.flow.session import unreachable
 
 # Seconds: for SSH to answer, and for a mail machine to look around.
 SSH, OUTLOOK = 4.0, 7.0
+# Seconds for counting what restores left.
+COUNTING = 4.0
 # The names of probes that ask a vendor, up to the vendor's own name.
 _VENDORS = {"smarthost": "mail_relay/mail: smarthost ", "carrier": "sms_gateway/sms carrier "}
 
@@ -37,6 +40,8 @@ def machine(
     mailer = any(spec.name == "mail_relay" for spec in specs) and not scene.inventory.catch
     addresses = [address for address in (machine.address, machine.address6) if address]
     scripts = {"host": base.status_script()}
+    if keeping := bool(scene.inventory.repositories):
+        scripts["leftovers"] = actions.leftovers_script(COUNTING)
     if mailer:
         scripts["outlook"] = outlook.script(
             scene.policy.mail_servers,
@@ -55,6 +60,9 @@ def machine(
     found += hosts.disks(name, status.disks)
     if mailer:
         found += _outlook(scene, name, addresses, outlook.parse(answer["scripts"]["outlook"][1], name))
+    if keeping:
+        left_over = actions.leftovers(answer["scripts"]["leftovers"][1], name)
+        found += backups.leftovers(name, left_over)
     if not answer["applied"].get("base"):
         text = "nothing of ours is installed there yet"
         return [*found, Finding("tls.own", "skipped", "own certificates", name, text)]
