@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from deployer.cli import results
+from deployer.cli import restore_text
 from deployer.cli.draw import confirmation, drawing
 from deployer.cli.options import Verb, request, settings, target
 
@@ -61,7 +61,7 @@ def restore(
         from deployer.flow.restore import restore as flow
 
         result = flow(asked, draw, Wish(source, at, point, old_is_dead))
-    results.restored(result, chosen)
+    restore_text.restored(result, chosen)
 
 
 @click.command(cls=Verb)
@@ -102,5 +102,5 @@ def drill(
         from deployer.flow.drill import drill as flow
 
         result = flow(asked, draw, Exercise(source, each, at, on, keep))
-    results.drilled(result, chosen)
+    restore_text.drilled(result, chosen)
     return 0 if result["ok"] else 1
