@@ -31,15 +31,15 @@ def killed(process: subprocess.Popen[str], reached: Callable[[Event], bool], aft
         process.kill()
         raise
     time.sleep(after)
-    family = _family(process.pid)
+    started = family(process.pid)
     process.kill()
     process.communicate(timeout=20)
     # The engine dies with its flow, and so does whatever that one had started here.
-    within(5, "end of the killed run's children", lambda: not any(map(_alive, family)))
+    within(5, "end of the killed run's children", lambda: not any(map(alive, started)))
     return doing
 
 
-def _family(process: int) -> list[tuple[int, str]]:
+def family(process: int) -> list[tuple[int, str]]:
     """The process and its children, with the time at which each was started (an id may be used again)."""
     found = [process]
     for task in Path(f"/proc/{process}/task").glob("*/children"):
@@ -54,5 +54,5 @@ def _started(process: int) -> str:
         return ""
 
 
-def _alive(one: tuple[int, str]) -> bool:
+def alive(one: tuple[int, str]) -> bool:
     return bool(one[1]) and _started(one[0]) == one[1]

@@ -45,7 +45,9 @@ class Operator:
 
     def start(self, *words: str, options: tuple[str, ...] = ("--json",)) -> subprocess.Popen[str]:
         verb, *rest = words
-        alone = verb in ("init", "version", "secrets", "completion") or (verb == "adopt" and "--from" in rest)
+        alone = verb in ("init", "version", "secrets", "completion", "migrate", "retire") or (
+            verb == "adopt" and "--from" in rest
+        )
         target = [] if alone else ["--provider", self.inventory]
         argv = [
             str(CHECKOUT / "bin" / "deploy"),

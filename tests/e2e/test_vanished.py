@@ -7,19 +7,19 @@ zone is never touched.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import dns.query
 import hcloud
 import pytest
 
+from tests.e2e import vendors
 from tests.e2e.conftest import project
 from tests.e2e.doors import Doors
 from tests.e2e.matrix import Person, number
@@ -27,8 +27,7 @@ from tests.e2e.operator import Operator
 from tests.e2e.test_backups import RECOVERY_POINT
 from tests.e2e.writing import Writer, nothing_between_is_missing, numbers, unhindered
 from tests.rig import cloudimage
-from tests.rig.aws.fake import CREDENTIALS, REGION, FakeAws
-from tests.rig.hetzner import FakeHetzner
+from tests.rig.aws.fake import CREDENTIALS, REGION
 from tests.rig.hetzner.machines import RealMachines
 from tests.rig.mail_receiver import MailReceiver
 from tests.rig.objects import Objects
@@ -41,21 +40,6 @@ name: agora
 domain: {DOMAIN}
 app: matrix
 backup: {{files: 1}}
-"""
-INVENTORY = """\
-provider: {vendor}
-machines:
-- roles: [all]
-{vendor}: {section}
-catch: false
-acme: {{directories: ["{directory}"], email: ops@social.test, trusted_ca: acme.crt}}
-dns:
-- {{provider: rfc2136, zone: social.test, host: {dns}}}
-- {{provider: hetzner, zone: social.test, endpoint: "{hetzner}", nameservers: [{dns}]}}
-carriers:
-- {{name: a, host: {carrier}, port: 2775, system_id: one, password: "${{CARRIER}}"}}
-sms: {{sender: "4915100001"}}
-repositories:
 """
 # name, port. The first belongs to the vendor that vanishes.
 STORES = (("own", 9201), ("east", 9202), ("west", 9203))
@@ -79,33 +63,21 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
         options = {**rig.options, "nameservers": [rig.internet.address], "reach": reach}
         layers = [package_layer, cloudimage.build(rig)]
         hardware = RealMachines(options, layers, rig.folder / "volumes")
-        rig.shell.run(f"ip -6 route replace {hardware.image.prefix6} dev host0")
-        hetzner = FakeHetzner(hardware).start()
+        vendors.reachable6(rig, hardware)
+        hetzner = vendors.hetzner(rig, hardware)
         stack.callback(hetzner.stop)
-        hetzner.reverse = lambda address, name: (
-            rig.set_reverse(address, name) if name and "." in address else None
-        )
         hcloud.Client(hetzner.token, api_endpoint=hetzner.endpoint).zones.create(
             name="social.test", mode="primary"
         )
         receiver = stack.enter_context(
             MailReceiver((MAIL, 25), rig.internet.address, tmp_path / "mail", domains=("mailbox.test",))
         )
-        carrier = stack.enter_context(Carrier("one", "secretc1", host=CARRIER_A, port=2775))
-        environment = {"CARRIER": "secretc1", "HCLOUD_TOKEN": hetzner.token}
+        carrier = stack.enter_context(Carrier(*vendors.ACCOUNT, host=CARRIER_A, port=2775))
+        environment = {**vendors.ENVIRONMENT, "HCLOUD_TOKEN": hetzner.token}
 
-        def inventory(vendor: str, section: str) -> str:
-            text = INVENTORY.format(
-                vendor=vendor,
-                section=section,
-                directory=rig.directory,
-                dns=rig.internet.address,
-                hetzner=hetzner.endpoint,
-                carrier=CARRIER_A,
-            )
-            return text + "".join(store.section(f"{name}.crt") for name, store in stores.items())
-
-        text = inventory("hetzner", f"{{location: fsn1, endpoint: {hetzner.endpoint}}}")
+        around: dict[str, Any] = {"names": [vendors.hetzner_names(rig, hetzner)], "stores": stores.values()}
+        section = f"{{location: fsn1, endpoint: {hetzner.endpoint}}}"
+        text = vendors.inventory(rig, "hetzner", section, **around)
         before = project(
             tmp_path / "first/project", DOMAIN, "hetzner", text, tmp_path / "first/home", "agora"
         )
@@ -127,9 +99,10 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
             writer.wait_for(1)
             time.sleep(random.uniform(SOONEST, LATEST))
             # All at once.
+            machines = rig.folder / "machines" / "machines"
             gone = time.time()
             for server in [*hetzner.store.tables["servers"].values()]:
-                _pull_the_plug(server["name"])
+                vendors.pull_the_plug(machines / server["name"])
                 hardware.delete(server["name"])
             hetzner.stop()
             stores["own"].vanish()
@@ -137,12 +110,12 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
         assert writer.taken, "nobody wrote"
 
         # Another computer: an identity, and an inventory for the other vendor.
-        aws = FakeAws(hardware)
+        aws = vendors.aws(rig, hardware)
         stack.callback(aws.close)
-        aws.behaviour.extras.reverse = rig.set_reverse
         after = Operator(tmp_path / "second/project", "aws", tmp_path / "second/home")
         _only_the_identity(before, after)
-        text = inventory("aws", f"{{region: {REGION}, endpoint: {aws.endpoint}}}")
+        section = f"{{region: {REGION}, endpoint: {aws.endpoint}}}"
+        text = vendors.inventory(rig, "aws", section, **around)
         (after.folder / "inventories").mkdir(parents=True)
         (after.folder / "inventories/aws.yaml").write_text(text, encoding="utf-8")
         (tmp_path / "west.crt").write_text(stores["west"].ca, encoding="utf-8")
@@ -186,23 +159,6 @@ def test_a_vendor_vanishes_and_the_service_comes_back_elsewhere(
         newcomer.log_in()
         assert after.good("plan", "--exit-code").result["changes"] == []
         after.good("down", "--yes", "--destroy-data", "agora")
-
-
-def _pull_the_plug(machine: str) -> None:
-    """Every process of the machine ends at once: nothing is archived any more, as an orderly stop would do it."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[0].endswith(b"systemd-nspawn") and any(
-            word.startswith(f"--machine={machine}.".encode()) for word in words
-        ):
-            children = (path.parent / "task" / path.parent.name / "children").read_text().split()
-            for child in children:
-                os.kill(int(child), signal.SIGKILL)
-            return
-    raise AssertionError(f"no machine {machine} runs")
 
 
 def _person(doors: Doors, receiver: MailReceiver, carrier: Carrier, sms: int) -> Person:

@@ -18,6 +18,7 @@ import pytest
 from deployer.core.machine import Deployment
 from deployer.core.provider import Listing, Resource
 from deployer.flow import registry
+from tests.e2e import vendors
 from tests.e2e.conftest import Deployed, project
 from tests.e2e.doors import Doors
 from tests.e2e.hands import OPENED, SSH, AtAmazon, AtHetzner, Hand, kept_out, rows
@@ -31,22 +32,9 @@ from tests.rig.mail_receiver import MailReceiver
 from tests.rig.smpp_carrier import Carrier
 from tests.rig.world import CARRIER_A, GATEWAY, MAIL, World
 
-INVENTORY = """\
-provider: {vendor}
-machines:
-- roles: [all]
-{vendor}: {section}
-catch: false
-acme: {{directories: ["{directory}"], email: ops@social.test, trusted_ca: acme.crt}}
-dns:
-- {{provider: rfc2136, zone: social.test, host: {dns}}}
-carriers:
-- {{name: a, host: {carrier}, port: 2775, system_id: one, password: "${{CARRIER}}"}}
-sms: {{sender: "4915100001"}}
-doctor: {{resolvers: [{dns}], blocklists: [{list}], mail_servers: ["{mail}"]}}
-"""
 # A blocklist; its own test entry (RFC 5782) is in the rig's DNS.
 LIST = "bl.social.test"
+DOCTOR = 'doctor: {{resolvers: [{dns}], blocklists: [{list}], mail_servers: ["{mail}"]}}\n'
 
 
 @dataclass
@@ -72,8 +60,7 @@ def machines(rig: World, package_layer: Path) -> RealMachines:
     """What the vendors' servers are: Debian with cloud-init, and the run's packages to save the time."""
     options = {**rig.options, "nameservers": [rig.internet.address]}
     made = RealMachines(options, [package_layer, cloudimage.build(rig)], rig.folder / "volumes")
-    # The certificate authority looks for AAAA first, and each server has a /64 of its own.
-    rig.shell.run(f"ip -6 route replace {made.image.prefix6} dev host0")
+    vendors.reachable6(rig, made)
     return made
 
 
@@ -86,30 +73,19 @@ def cloud(
 ) -> Iterator[Cloud]:
     vendor = str(request.param)
     folder = tmp_path_factory.mktemp(vendor)
-    environment = {"CARRIER": "secretc1"}
+    environment = dict(vendors.ENVIRONMENT)
     fake: FakeHetzner | FakeAws
     if vendor == "hetzner":
-        fake = FakeHetzner(machines).start()
-        fake.reverse = lambda address, name: (
-            rig.set_reverse(address, name) if name and "." in address else None
-        )
+        fake = vendors.hetzner(rig, machines)
         environment["HCLOUD_TOKEN"] = fake.token
         section = f"{{location: fsn1, endpoint: {fake.endpoint}}}"
     else:
-        fake = FakeAws(machines)
-        fake.behaviour.extras.reverse = rig.set_reverse
+        fake = vendors.aws(rig, machines)
         environment |= CREDENTIALS
         section = f"{{region: {REGION}, endpoint: {fake.endpoint}}}"
     domain = f"{vendor}.social.test"
-    text = INVENTORY.format(
-        vendor=vendor,
-        section=section,
-        directory=rig.directory,
-        dns=rig.internet.address,
-        carrier=CARRIER_A,
-        list=LIST,
-        mail=MAIL,
-    )
+    more = DOCTOR.format(dns=rig.internet.address, list=LIST, mail=MAIL)
+    text = vendors.inventory(rig, vendor, section, more=more)
     rig.set_records([{"name": f"2.0.0.127.{LIST}", "type": "A", "value": "127.0.0.2"}])
     operator = project(folder / "project", domain, vendor, text, folder / "home", vendor)
     operator.environment = environment
@@ -131,7 +107,7 @@ def cloud(
             MailReceiver(
                 (MAIL, 25), rig.internet.address, folder / "mail", domains=("mailbox.test",)
             ) as receiver,
-            Carrier("one", "secretc1", host=CARRIER_A, port=2775) as carrier,
+            Carrier(*vendors.ACCOUNT, host=CARRIER_A, port=2775) as carrier,
         ):
             summary = operator.good("up", "--yes").result
             yield Cloud(operator, domain, summary, receiver, carrier, rig.acme_ca, left, hand, rig)
