@@ -1,0 +1,308 @@
+"""The switchover, led by the new side's machine with the database: `move.py conduct`, and what follows the permit.
+
+Every step may be done again, and the record is on the disk before each; killed or started anew, it goes on. Before the
+permit whatever goes wrong makes the old side serve again; after it there is no way but forward.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import claims
+import copies
+import postgres
+import promote
+import remote
+import standby
+import state
+import systemd
+from ground import Failure, last
+from remote import Told, Unreachable
+
+UNIT = "deploy-moving-conduct.service"
+# Seconds that asking for the permit goes on beyond the longest pause.
+ASK = 20
+# Bytes that the standby may be behind, and seconds that the last pass of files may be old, when it begins.
+LAG, OLD_PASS = 64 << 20, 3600
+Settings = dict[str, Any]
+
+
+def cutover(config: Settings, request: dict[str, Any]) -> dict[str, Any]:
+    """Begin, or go on with, or attach to the switchover of this id."""
+    what = "switching over"
+    state.side(config, "new", what)
+    if not config["lead"] or request.get("id") != config["id"]:
+        raise Failure(
+            what, f"{request.get('id')} is not the move of this machine ({config['id']})", "a mistake of ours"
+        )
+    pause = float(request.get("max_pause") or 0)
+    with state.lock("conduct", 10, what):
+        known = state.load("conduct")
+        if systemd.states([UNIT])[UNIT] in ("active", "activating", "deactivating"):
+            return status(config)
+        if known.get("id") == config["id"] and known["state"] == "done":
+            return status(config)
+        if not 1 <= pause <= 600:
+            raise Failure(what, f"a longest pause of {pause:g} s makes no sense", "say 1 to 600 seconds")
+        dead = bool(request.get("old_is_dead"))
+        if known.get("id") != config["id"] or known["permit"] == "none":
+            former = int(known.get("attempt", 0)) if known.get("id") == config["id"] else 0
+            known = {"id": config["id"], "attempt": former + 1, "permit": "none", "phase": "", "seconds": {}}
+            known |= {"held_at": 0.0, "served_at": 0.0, "checks": []}
+        # With its permit asked or given the same attempt goes on.
+        known |= {"state": "running", "error": None, "max_pause": pause, "old_is_dead": dead}
+        state.save("conduct", known)
+    systemd.call("reset-failed", UNIT)
+    done = systemd.call("start", "--no-block", UNIT)
+    if done.returncode:
+        raise Failure(what, last(done.stderr), f"see `systemctl status {UNIT}`")
+    return status(config)
+
+
+def status(config: Settings) -> dict[str, Any]:
+    empty = {"state": "none", "phase": "", "permit": "none", "id": "", "seconds": {}, "held_at": 0.0}
+    empty |= {"served_at": 0.0, "error": None, "checks": [], "attempt": 0}
+    known = state.load("conduct")
+    return {**empty, **known} if known.get("id") == config["id"] else empty
+
+
+class Conductor:
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+        self.record = state.load("conduct")
+        self.old = state.lead(config, other=True)
+
+    def note(self, **values: Any) -> None:
+        self.record.update(values)
+        state.save("conduct", self.record)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self.note(phase=name)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.record["seconds"][name] = round(time.monotonic() - began, 2)
+
+    def tell(self, name: str, text: str, good: bool = True) -> None:
+        checks = [one for one in self.record["checks"] if one["name"] != name]
+        self.note(checks=[*checks, {"name": name, "good": good, "text": text}])
+
+    def ask(self, verb: str, timeout: float, **more: Any) -> dict[str, Any]:
+        body = {"id": self.record["id"], "attempt": self.record["attempt"], **more}
+        return remote.call(self.old, verb, body, timeout)
+
+    def again(self, verb: str, bound: float, **more: Any) -> dict[str, Any]:
+        """Asked again after a silence: every verb may be, and says the same. Raises Told, or Unreachable at the end."""
+        end = time.monotonic() + bound
+        while True:
+            try:
+                return self.ask(verb, max(min(bound, end - time.monotonic()), 2), **more)
+            except Unreachable:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.3)
+
+    # --- the whole ---
+
+    def run(self) -> None:
+        if self.record["permit"] == "none":
+            if self.record["old_is_dead"]:
+                self.old_is_dead()
+            else:
+                self.before()
+        if self.record["permit"] == "asked":
+            if self.record["old_is_dead"]:
+                self.old_is_dead()
+            else:
+                self.permit()
+        promote.run(self)
+        self.note(state="done", phase="done", error=None)
+
+    # --- before the permit ---
+
+    def before(self) -> None:
+        try:
+            # Killed in the pause, it goes on there: checks of what is down now would say nothing.
+            if not self.record["held_at"]:
+                with self.phase("check"):
+                    self.check()
+                with self.phase("files"):
+                    self.others("stop-files", 900)
+                with self.phase("arm"):
+                    self.again("arm", 110)
+                    self.tell("commits", "each waits for the standby")
+            with self.phase("hold"):
+                held = self.again("hold", self.record["max_pause"] + 15, max_pause=self.record["max_pause"])
+                self.note(held_at=held["held_at"])
+            with self.phase("fence"):
+                done = remote.side_by_side(
+                    {
+                        "lsn": lambda: self.again("fence", self.record["max_pause"] + 15)["lsn"],
+                        "files": self.last_files,
+                    }
+                )
+            with self.phase("replay"):
+                self.replayed(str(done["lsn"]))
+        except Failure as failure:
+            self.give_up(failure)
+            raise
+        self.note(permit="asked", phase="permit")
+
+    def check(self) -> None:
+        if other := claims.look(int(self.config["generation"])):
+            raise Failure("checking", "; ".join(other), "see `deploy status`; this move can not go on")
+        found = standby.status(self.config)
+        if found["state"] != "streaming" or found["lag_bytes"] > LAG:
+            why = f"the standby is {found['state']} and {found['lag_bytes'] >> 20} MiB behind"
+            raise Failure("checking", why, "wait until it streams: `move.py standby`")
+        for one in self.config["machines"]:
+            if one["name"] != self.config["machine"]:
+                remote.call(one, "hello", {}, 15)
+        self.others("fresh-files", 30)
+        facts = self.ask("facts", 30)
+        self.tell("database", f"{facts['bytes'] >> 20} MiB, {found['lag_bytes']} bytes behind")
+
+    def others(self, verb: str, timeout: float) -> dict[str, Any]:
+        """The same of every machine of the new side, this one too."""
+        import agent
+
+        body = {"id": self.record["id"]}
+
+        def one(machine: dict[str, Any]) -> dict[str, Any]:
+            if machine["name"] == self.config["machine"]:
+                return agent.VERBS[verb](self.config, body)
+            return remote.call(machine, verb, body, timeout)
+
+        return remote.side_by_side(
+            {each["name"]: lambda each=each: one(each) for each in state.own_machines(self.config)}
+        )
+
+    def last_files(self) -> None:
+        began = time.monotonic()
+        done = self.others("last-files", copies.LAST + 30)
+        self.record["seconds"]["last files"] = round(time.monotonic() - began, 2)
+        self.tell("files", f"{sum(one['bytes'] for one in done.values())} bytes in the last pass")
+
+    def replayed(self, lsn: str) -> None:
+        """The standby has the old database's last record. Raises Failure."""
+        wanted = postgres.lsn(lsn)
+        end = time.monotonic() + self.record["max_pause"]
+        while True:
+            have = postgres.sql("SELECT pg_last_wal_replay_lsn()")
+            # The place that is told is behind the last record; the record's own place is wanted.
+            if have and postgres.lsn(have) > wanted:
+                self.tell("positions", f"old ended at {lsn}, new replayed to {have}")
+                return
+            if time.monotonic() > end:
+                raise Failure(
+                    "comparing positions", f"old ended at {lsn}, new is at {have}", "try it again later"
+                )
+            time.sleep(0.02)
+
+    def give_up(self, failure: Failure) -> None:
+        """The old side is told at once; if it does not hear, its dead-man does the same."""
+        try:
+            self.again("reopen", 30)
+            self.tell("old side", "serves again")
+        except Failure as second:
+            self.tell("old side", f"reopens by itself: {second}", good=False)
+        self._files_again()
+        print(failure, file=sys.stderr)
+
+    def _files_again(self) -> None:
+        try:
+            self.others("start-files", 30)
+        except Failure:
+            # The flow sees it in their status.
+            pass
+
+    # --- the permit ---
+
+    def permit(self) -> None:
+        """Only the answer "permitted" leads on, and only "reopened" leads back. All else leaves it open."""
+        began = time.monotonic()
+        bound = self.record["max_pause"] + ASK
+        try:
+            try:
+                answer = self.again("permit", bound)
+            except Told as refused:
+                back = self.again("reopen", 60)
+                if back["state"] in ("reopened", "none"):
+                    self.note(permit="none")
+                    self.tell("old side", "serves again")
+                    self._files_again()
+                    raise
+                raise Unreachable("asking for the permit", f"{refused}; then {back}", "") from None
+        except Unreachable as silent:
+            self._unknown(silent)
+        except Told as told:
+            if self.record["permit"] == "none":
+                raise
+            # Reopening was refused: the permit may have been given, and its answer spoilt.
+            try:
+                answer = self.ask("permit", 20)
+            except Failure:
+                self._unknown(told)
+        if answer.get("state") != "permitted":
+            self._unknown(Failure("asking for the permit", f"the old side answers {answer.get('state')}"))
+        self.note(permit="given")
+        self.record["seconds"]["permit"] = round(time.monotonic() - began, 2)
+
+    def _unknown(self, failure: Failure) -> NoReturn:
+        self.note(state="unknown")
+        raise Failure(
+            "asking for the permit to promote",
+            f"it is not known whether the old side gave it; both are closed until then ({failure})",
+            "deploy migrate --resume asks again; if the old side is dead for good: --old-is-dead",
+        )
+
+    def old_is_dead(self) -> None:
+        """An operator's word in place of the permit: then the claim is what keeps the old side down."""
+        what = "promoting without the old side"
+        try:
+            self.ask("hello", 10)
+        except Unreachable:
+            pass
+        else:
+            raise Failure(what, "the old side answers", "leave out --old-is-dead")
+        if other := claims.look(int(self.config["generation"])):
+            raise Failure(what, "; ".join(other), "see `deploy status`")
+        if not postgres.answers():
+            raise Failure(what, "the standby does not run", "restore from a repository: deploy restore")
+        for told in claims.put(int(self.config["generation"]), needed=True):
+            self.tell(told["name"], told["text"], told["good"])
+        self.others("stop-files", 60)
+        self.tell("old side", "dead, by the operator's word", good=False)
+        self.note(permit="given")
+
+
+def run(config: Settings) -> int:
+    """The unit's work. Ends with 0 also when it failed: what it noted says so; only a kill is tried again."""
+    with state.lock("conducting", 30, "switching over"):
+        conductor = Conductor(config)
+        if conductor.record.get("id") != config["id"] or conductor.record.get("state") != "running":
+            return 0
+        try:
+            conductor.run()
+        except Failure as failure:
+            ended = conductor.record["state"] if conductor.record["state"] == "unknown" else "failed"
+            conductor.note(state=ended, error=failure.body)
+            print(json.dumps(failure.body), file=sys.stderr)
+        except Exception as error:
+            body = {
+                "what": f"switching over ({conductor.record['phase']})",
+                "why": f"{type(error).__name__}: {error}",
+            }
+            body["next"] = f"see `journalctl -u {UNIT}`, then run it again"
+            if conductor.record["permit"] == "none":
+                conductor.give_up(Failure(body["what"], body["why"], body["next"]))
+            conductor.note(state="failed", error=body)
+            raise SystemExit(0) from error
+    return 0

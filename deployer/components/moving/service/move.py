@@ -1,0 +1,94 @@
+#!/usr/bin/python3 -B
+"""A move of the whole service to other machines, as far as it happens on them. Run as root; answers in JSON.
+
+    prepare    folders, the standby's role; a machine of the new side is closed until it is promoted
+    standby    begin to copy and follow the database of the old side
+    files      begin passes of the files
+    status     how far all of it is
+    cutover    begin the switchover; {"id", "max_pause", "old_is_dead"} on standard input
+    reopen     the old side serves again; never after it gave its permit
+    follow     the old side's database follows the new one
+    end        tunnels, slots and records go
+    serve      what sshd starts for a peer
+
+Used by units: fence, conduct, tunnel database|forward, work standby|files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import after
+import agent
+import conduct
+import copies
+import fence
+import standby
+import state
+import tunnel
+from ground import Failure
+
+
+def status(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "standby": standby.status(config),
+        "files": copies.status(config),
+        "cutover": conduct.status(config),
+        "fence": fence.shown(fence.load()),
+        "follow": after.followed(config),
+    }
+
+
+def reopen(config: dict[str, Any]) -> dict[str, Any]:
+    state.side(config, "old", "reopening")
+    return fence.reopen(config, {}, "an operator asked for it")
+
+
+def cutover(config: dict[str, Any]) -> dict[str, Any]:
+    return conduct.cutover(config, json.loads(sys.stdin.read()))
+
+
+ANSWERS = {
+    "prepare": standby.prepare,
+    "standby": standby.start,
+    "files": copies.start,
+    "status": status,
+    "cutover": cutover,
+    "reopen": reopen,
+    "follow": after.follow,
+    "end": after.end,
+}
+WORK = {
+    ("serve",): agent.serve,
+    ("fence",): fence.dead_man,
+    ("conduct",): conduct.run,
+    ("tunnel", "database"): lambda config: tunnel.run(config, "database"),
+    ("tunnel", "forward"): lambda config: tunnel.run(config, "forward"),
+    ("work", "standby"): standby.work,
+    ("work", "files"): copies.work,
+}
+
+
+def main() -> int:
+    words = tuple(sys.argv[1:])
+    try:
+        if len(words) == 1 and words[0] in ANSWERS:
+            print(json.dumps(ANSWERS[words[0]](state.settings()), indent=1))
+            return 0
+        if words in WORK:
+            return WORK[words](state.settings())
+    except Failure as failure:
+        print(json.dumps({"error": failure.body}), flush=True)
+        return 1
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        body = {"what": f"move.py {' '.join(words)}", "why": f"{type(error).__name__}: {error}"}
+        print(json.dumps({"error": {**body, "next": "a mistake of ours: see the journal"}}), flush=True)
+        raise
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The new side goes live. Only with the permit; each step may be done again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import claims
+import postgres
+import remote
+import standby
+import state
+import systemd
+from ground import Failure
+from state import FENCED
+
+
+def run(conductor: Any) -> None:
+    """conductor: of conduct.py, whose record says that the permit was given."""
+    record, config = conductor.record, conductor.config
+    if record["permit"] != "given":
+        raise Failure("promoting", "there is no permit", "a mistake of ours")
+    with conductor.phase("promote"):
+        told: list[dict[str, Any]] = []
+        claiming = threading.Thread(target=lambda: told.extend(_claim(config)), daemon=True)
+        claiming.start()
+        database(config)
+        # Nothing serves before it is known how the claim went; with the permit it serves even without one.
+        claiming.join(claims.PUT + 10)
+        for one in told:
+            conductor.tell(one["name"], one["text"], one["good"])
+    with conductor.phase("start"):
+        for name, done in conductor.others("open", 300).items():
+            if done["wrong"]:
+                # Requests wait: what the app can do without does not keep it down.
+                conductor.tell(f"units of {name}", f"does not run: {', '.join(done['wrong'])}", False)
+    with conductor.phase("app"):
+        conductor.others("start-app", 1900)
+    if record["old_is_dead"]:
+        conductor.note(served_at=record["served_at"] or time.time())
+    else:
+        with conductor.phase("forward"):
+            served = conductor.again("forward", 90)
+            conductor.note(served_at=record["served_at"] or served["served_at"])
+        if record["held_at"]:
+            record["seconds"]["pause"] = round(record["served_at"] - record["held_at"], 2)
+    with conductor.phase("settle"):
+        settle(config)
+        conductor.others("settle", 120)
+
+
+def _claim(config: dict[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return claims.put(int(config["generation"]), needed=False)
+    except Failure as failure:
+        return [{"name": "claim", "good": False, "text": str(failure)}]
+
+
+def database(config: dict[str, Any]) -> None:
+    """The standby is the primary. A slot is there before: the old side follows from where it ended."""
+    # The fence of an earlier move, in which this was the old side.
+    state.drop("fence")
+    state.unmark(FENCED)
+    systemd.must_start("promoting the database", [str(config["database_unit"])], 120)
+    if postgres.in_recovery():
+        postgres.sql(f"ALTER SYSTEM RESET {postgres.SYNC}; SELECT pg_reload_conf()", "promoting the database")
+        postgres.slot(True)
+        if postgres.sql("SELECT pg_promote(true, 60)", "promoting the database", 70) != "t":
+            raise Failure("promoting the database", "it is not promoted within 60 s", "run it again")
+    if waits := postgres.sql(f"SHOW {postgres.SYNC}"):
+        raise Failure("promoting the database", f"commits would wait for {waits}", "a mistake of ours")
+
+
+def settle(config: dict[str, Any]) -> None:
+    """What a standby needs is taken away, and the other side gets what it needs to follow."""
+    names = [*postgres.FOLLOWING, *postgres.AT_LEAST, postgres.SYNC]
+    # ALTER SYSTEM takes no transaction of several statements.
+    for name in names:
+        postgres.sql(f"ALTER SYSTEM RESET {name}", "taking the standby's settings away")
+    postgres.sql("SELECT pg_reload_conf()")
+    standby.remove_tunnel()
+    if verifier := config["replication"].get("password_verifier"):
+        postgres.role(str(verifier))
+
+
+def opened(config: dict[str, Any], body: dict[str, Any]) -> None:
+    """A machine of the new side hears from its lead that it is live. Raises Failure for another move's word."""
+    state.side(config, "new", "opening this side")
+    if body.get("id") != config["id"]:
+        raise Failure(
+            "opening this side", f"{body.get('id')} is not the move of this machine", "a mistake of ours"
+        )
+    lead = state.lead(config)
+    if lead["name"] == config["machine"]:
+        known = state.load("conduct")
+        if known.get("id") != config["id"] or known.get("permit") != "given":
+            raise Failure("opening this side", "there is no permit", "a mistake of ours")
+    else:
+        answer = remote.call(lead, "conduct-state", {}, 20)
+        if answer.get("id") != config["id"] or answer.get("permit") != "given":
+            raise Failure(
+                "opening this side", "the machine with the database has no permit", "a mistake of ours"
+            )
