@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from deployer.core import generation
+from deployer.core import generation, moving
 from deployer.core.component import Secret
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event
 from deployer.core.generation import Generation
 from deployer.core.machine import Machine
 from deployer.core.model import Project, Repository
+from deployer.core.moving import MOVED, Move
 from deployer.core.provider import Listing
 from deployer.flow import claims
 
@@ -67,7 +68,7 @@ def check(session: Session) -> Standing:
     newest = generation.current(secrets)
     gone = newest is not None and newest.released in secrets
     if newest and newest.deployment != us and not gone:
-        raise _elsewhere(newest, project)
+        raise _elsewhere(newest, project, moving.newest(secrets))
     if newest and not gone:
         if _lacking(secrets, newest.number, repositories):
             _keep(session, (), newest.number)
@@ -304,11 +305,21 @@ def _one_must_answer(seen: Sequence[claims.Seen]) -> None:
         )
 
 
-def _elsewhere(newest: Generation, project: Project) -> InputError:
+def _elsewhere(newest: Generation, project: Project, move: Move | None) -> InputError:
+    name = project.inventory.name
+    if move and move.side(project.deployment):
+        return InputError(
+            "looking at who is live",
+            f"{newest.deployment} is the live deployment (generation {newest.number}), and {project.deployment} is its "
+            "standby",
+            "deploy migrate --back moves the service there, deploy retire ends it"
+            if move.phase == MOVED
+            else "deploy migrate --resume ends the move",
+        )
     return InputError(
         "looking at who is live",
         f"{newest.deployment} is the live deployment of this stack (generation {newest.number}, since {newest.at}), "
         f"and {project.deployment} would write into the same repositories",
-        f"deploy restore --provider {project.inventory.name} brings its data here when it is "
-        f"dead, deploy down ends it; or take `repositories:` out of the inventory {project.inventory.name}",
+        f"deploy migrate --from {newest.deployment.partition('@')[2]} --to {name} moves it here; deploy restore "
+        f"--provider {name} brings its data here when it is dead; deploy down ends it",
     )
