@@ -17,6 +17,7 @@ from deployer.cli import (
     machines,
     migrate,
     output,
+    receipts,
     restore,
     secrets,
     vendors,
@@ -29,7 +30,7 @@ HEADINGS = {
     "Moving": ("migrate", "retire"),
     "Vendors": ("offers", "orphans", "adopt"),
     "Machines": ("logs", "ssh", "exec", "inbox"),
-    "Project": ("init", "secrets"),
+    "Project": ("init", "secrets", "receipts"),
     "Toolkit": ("version", "completion"),
 }
 
@@ -74,6 +75,7 @@ for verb in (
     machines.inbox,
     init.init,
     secrets.secrets,
+    receipts.receipts,
     about.version,
     about.completion,
 ):

@@ -60,6 +60,7 @@ class Watch:
         paces: Mapping[str, Pace] = PACES,
     ) -> None:
         kinds: dict[str, None] = dict.fromkeys(target.probe.kind for target in targets)
+        self._ca_pem = ca_pem
         self._began, self.started = time.monotonic(), time.time()
         names, told = Names(), threading.Lock()
 
@@ -73,6 +74,10 @@ class Watch:
         }
 
     def __enter__(self) -> Watch:
+        from deployer.probes.connection import context
+
+        # Made before anything is measured.
+        context(self._ca_pem)
         self._began, self.started = time.monotonic(), time.time()
         for series in self._series.values():
             series.start(self._began, self.started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,21 +28,35 @@ class Deadline:
         return left
 
 
-@lru_cache(maxsize=4)
+# Held while a context is made: of forty requests that begin together one makes it, and the others have it then.
+_making = threading.Lock()
+
+
 def context(ca_pem: str | None) -> ssl.SSLContext:
     """TLS as a client: the system's CAs, and those of `ca_pem` besides.
 
     The same object each time, not to be changed: to make it takes longer than a whole request.
     """
+    with _making:
+        return _context(ca_pem)
+
+
+@lru_cache(maxsize=4)
+def _context(ca_pem: str | None) -> ssl.SSLContext:
     made = ssl.create_default_context()
     if ca_pem:
         made.load_verify_locations(cadata=ca_pem)
     return made
 
 
-@lru_cache(maxsize=1)
 def lenient() -> ssl.SSLContext:
     """TLS as a client that takes any certificate; the same object each time."""
+    with _making:
+        return _lenient()
+
+
+@lru_cache(maxsize=1)
+def _lenient() -> ssl.SSLContext:
     made = ssl.create_default_context()
     made.check_hostname = False
     made.verify_mode = ssl.CERT_NONE
