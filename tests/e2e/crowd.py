@@ -123,9 +123,9 @@ class Crowd:
         for found in (self.troubles, self.texts, self.letters, self.unsure):
             found.clear()
 
-    def line(self, kind: str, *, kept: bool = True, source: str = "") -> Line:
+    def line(self, kind: str, *, kept: bool = True, source: str = "", log: Log | None = None) -> Line:
         out = self.outside
-        return Line(self.log, out.server, out.ca, source or out.addresses(), kind, kept=kept)
+        return Line(log or self.log, out.server, out.ca, source or out.addresses(), kind, kept=kept)
 
     def person(self, kind: str, source: str = "") -> Person:
         out, digits = self.outside, self.outside.digits()
@@ -299,7 +299,8 @@ class Crowd:
         )
 
     def _of(self, writing: Writing) -> list[str]:
-        line = self.line("check")
+        # What it is refused is a finding, and no failed request of the crowd's.
+        line = self.line("check", log=Log())
         person = writing.person
         person.doors = line  # type: ignore[assignment]
         found = held(person, writing.room)
