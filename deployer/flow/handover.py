@@ -6,7 +6,6 @@ The machines carry it out by themselves (components/moving/service); when this c
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from dataclasses import replace
 from typing import Any
@@ -35,13 +34,7 @@ def cutover(sides: Sides, max_pause: float, *, old_is_dead: bool) -> Cutover:
     was not handed over, DeployError when nobody may know or when the new side does not come up.
     """
     lead = sides.lead("new")
-    before = sides.status("new").cutover
-    # One that may have been given its permit is gone on with; one that was taken back is past.
-    going_on = before.id.startswith(sides.move.id) and (
-        before.state in ("running", "unknown", "done") or before.permit == "given"
-    )
-    id = before.id if going_on else f"{sides.move.id}-{secrets.token_hex(3)}"
-    request = actions.cutover_request(id, max_pause, old_is_dead=old_is_dead)
+    request = actions.cutover_request(sides.move.id, max_pause, old_is_dead=old_is_dead)
     sides.ask("new", lead, "cutover", stdin=request, timeout=LOOK)
     return follow(sides, max_pause)
 

@@ -195,7 +195,7 @@ def _done_already(sides: Sides, run: bringing.Run) -> Cutover | None:
     except DeployError:
         # It has not come so far that its programs are there.
         return None
-    if not found.id.startswith(sides.move.id):
+    if found.id != sides.move.id:
         return None
     if found.permit == "given" or found.state == "unknown":
         readying_old(sides)
