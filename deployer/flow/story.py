@@ -56,9 +56,9 @@ class Story:
 
 def tell(id: str, verb: str, deployment: str, at: datetime, body: Mapping[str, Any]) -> Story:
     """A receipt's story. Raises nothing for what is missing or of another kind than expected."""
-    # A restore's receipt is that of the `up` which ended it, with a section of its own.
+    # The receipt of a restore or a migrate is that of the `up` which ended it, with a section of its own.
     own = section(body, verb) or body
-    outside = section(body, "watch")
+    outside = section(own, "watch") or section(body, "watch")
     probes = [one for one in sequence(body, "probes") if isinstance(one, Mapping)]
     red = [one for one in probes if not one.get("ok") and not one.get("degrades")]
     failed = number(outside.get("failed"))
@@ -90,7 +90,7 @@ def tell(id: str, verb: str, deployment: str, at: datetime, body: Mapping[str, A
         sizes=_sizes(own),
         problems=problems,
         probes=tuple((_probe(one), _answer(one)) for one in probes),
-        notes=texts(own, "notes"),
+        notes=tuple(dict.fromkeys([*texts(own, "notes"), *texts(body, "notes")])),
         way_back=text(own.get("way_back")),
     )
 
@@ -154,7 +154,7 @@ def _matters(
         found.append(f"as of {str(figures['recovered_to'])[:19]}")
     if (lost := number(figures.get("lost_at_most"))) is not None:
         found.append(f"lost at most {clock(lost)}")
-    if verb != "restore" and (changes := number(figures.get("changes"))) is not None:
+    if own is body and (changes := number(figures.get("changes"))) is not None:
         found.append(f"{changes:.0f} changes")
     if problems and not failed:
         more = f" (and {len(problems) - 1} more)" if problems[1:] else ""

@@ -180,6 +180,20 @@ def test_failed_requests_and_red_probes_are_no_good_result() -> None:
     assert state_of(error={"what": "promoting", "why": "no permit", "next": "again"}) == "bad"
 
 
+def test_a_migrate_within_the_summary_of_its_up_tells_the_same() -> None:
+    own = {key: value for key, value in MIGRATE.items() if key != "probes"}
+    whole = tell("x", "migrate", "agora@aws", NOON, {**UP, "migrate": own})
+    alone = tell("x", "migrate", "agora@aws", NOON, MIGRATE)
+    assert (whole.matters, whole.outside, whole.phases, whole.seconds, whole.notes, whole.span) == (
+        alone.matters,
+        alone.outside,
+        alone.phases,
+        alone.seconds,
+        alone.notes,
+        alone.span,
+    )
+
+
 def test_the_table_for_a_person(project: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     write_all(project)
     code, out, _ = run()
