@@ -32,7 +32,8 @@ def migrated(result: Mapping[str, Any], chosen: Settings) -> None:
     ]
     watch = record.get("watch") or {}
     if watch:
-        rows.append(["seen from outside", str(watch.get("text", ""))])
+        seen = f"{watch['requests']} requests, {watch['failed']} failed, the longest wait {watch['longest_wait']:.1f} s"
+        rows.append(["from outside", seen])
     for line in output.table(rows):
         output.write(f"  {line}")
     for text in record.get("verified") or ():

@@ -24,10 +24,11 @@ from deployer.core import generation
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.moving import MOVED, PREPARING, SETTLING, Move
-from deployer.flow import generations, handover, moves, readying, summary
+from deployer.flow import generations, handover, moves, moving_view, readying, summary
 from deployer.flow import up as bringing
 from deployer.flow.moves import Sides
 from deployer.flow.request import Request
+from deployer.flow.session import SSH
 
 # Seconds that requests may wait before the old side opens again. The proxy itself answers 503 after 30.
 MAX_PAUSE = 25.0
@@ -91,13 +92,21 @@ def migrate(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
         run = bringing.make_machines(sides.new, locks["new"], started, began)
         sides.machines["new"] = run.machines
         done = _done_already(sides, run)
-        if done is None:
-            done = _hand_over(sides, run, wish, times, locks["old"], follows)
-        with times.phase("settle"):
-            body = handover.settle(sides, run)
-            way_back = _way_back(sides)
-            moves.settled(sides)
+        with ExitStack() as watching:
+            if done is None:
+                _approach(sides, run, wish, times, locks["old"], follows)
+                watch = watching.enter_context(moving_view.watch(sides)) if not wish.old_is_dead else None
+                with times.phase("cutover"):
+                    done = handover.cutover(sides, wish.max_pause, old_is_dead=wish.old_is_dead)
+            else:
+                watch = None
+            with times.phase("settle"):
+                body = handover.settle(sides, run)
+                way_back = _way_back(sides)
+                moves.settled(sides)
         body["migrate"] = _record(sides, done, times, way_back, time.monotonic() - began)
+        if watch:
+            body["migrate"]["watch"] = watch.result().to_json()
         body["notes"] += [way_back]
         from deployer.state import receipts
 
@@ -105,13 +114,14 @@ def migrate(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
         return body
 
 
-def _hand_over(
+def _approach(
     sides: Sides, run: bringing.Run, wish: Wish, times: Times, held_old: Any, follows: bool
-) -> Cutover:
-    """All until the new side serves."""
+) -> None:
+    """All until requests are held."""
     if wish.old_is_dead:
-        with times.phase("cutover"):
-            return handover.cutover(sides, wish.max_pause, old_is_dead=True)
+        session = sides.new
+        session.connected(session.connect(run.machines, SSH), SSH)
+        return
     with times.phase("preflight"):
         readying.old_machines(sides)
         moves.placed(sides)
@@ -121,8 +131,6 @@ def _hand_over(
         readying.channel(sides, held_old)
     with times.phase("copy"):
         readying.copy(sides)
-    with times.phase("cutover"):
-        return handover.cutover(sides, wish.max_pause, old_is_dead=False)
 
 
 def _ends(wish: Wish, move: Move | None) -> tuple[str, str]:
@@ -184,8 +192,6 @@ def _ask(sides: Sides) -> None:
 
 def _done_already(sides: Sides, run: bringing.Run) -> Cutover | None:
     """A cutover that ended while nobody looked: the machines know. One that runs is followed by `cutover` itself."""
-    from deployer.flow.session import SSH
-
     if run.new or not sides.move.places:
         return None
     session = sides.new

@@ -11,7 +11,7 @@ from deployer.components.backups import standing
 from deployer.components.base import actions as base
 from deployer.core.errors import DeployError
 from deployer.core.events import Sink
-from deployer.flow import holdings, names, summary
+from deployer.flow import holdings, moving_view, names, summary
 from deployer.flow.look import View, look, outside, results
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session
@@ -55,8 +55,10 @@ def status(request: Request, sink: Sink) -> dict[str, Any]:
         notices = [f"{name}: {text}" for name, host in hosts.items() for text in base.notices(host)]
         backups = _backups(session, view, hosts)
         problems += backups.pop("problems")
+        moved = moving_view.standing(session, view)
+        problems += moved["problems"]
         body["degraded"] += backups.pop("degraded")
-        notices += backups.pop("notices")
+        notices += [*moved["notices"], *backups.pop("notices")]
         red = [probe for probe in probes if not probe.ok and not probe.degrades]
         if view.changes:
             count = len(view.changes)
