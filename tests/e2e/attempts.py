@@ -65,8 +65,8 @@ class Attempt:
         site = self.site(side)
         return site.moving(name) if site else {}
 
-    def until(self, reached: Callable[[Attempt], bool], bound: float = SLOWEST) -> bool:
-        """Whether it came so far before it ended."""
+    def until(self, reached: Callable[[Attempt], bool], bound: float = SLOWEST, pause: float = 0.005) -> bool:
+        """Whether it came so far before it ended. pause: seconds between two looks."""
         deadline = time.monotonic() + bound
         while not reached(self):
             if self.ended:
@@ -74,7 +74,7 @@ class Attempt:
             assert time.monotonic() < deadline, (
                 f"not reached in {bound} s: {[one.get('text') for one in self.events[-5:]]}"
             )
-            time.sleep(0.005)
+            time.sleep(pause)
         return True
 
     def end(self, bound: float = SLOWEST) -> int:

@@ -58,36 +58,40 @@ def test_contact_lost_between_the_permit_and_its_answer(
 ) -> None:
     """The one window in which both sides may be closed. Nobody serves, and it says so; then --resume decides."""
     moving, crowd = ground
-    crowd.forget()
-    old, new, words = ready(moving, crowd, Case("fenced", "cut"))
-    with Looking(moving) as looking, crowd:
-        attempt = Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
-        assert attempt.until(PHASES["cutover"])
-        # What the new side sends arrives, and no answer does: from here on the permit is given and nobody knows.
-        wire = Cut(moving.site(old).folder, moving.site(new).folder)
-        try:
-            assert attempt.until(PHASES["fenced"])
-            wire.towards_second()
-            code = attempt.end()
-            permitted = attempt.state("old", "fence").get("state") == "permitted"
-            told = attempt.error
-            assert code > 0 and told["why"] and told["next"], (code, told)
-            if permitted:
-                assert "--resume" in told["next"] and "closed" in told["why"], told
-                assert moving.serving() == []
-            else:
-                # It had not come so far: the old side has opened again by itself.
-                assert live(moving, MAX_PAUSE + 15) == old
-        finally:
-            wire.heal()
-            attempt.kill()
-        moving.moved("--resume")
-        assert live(moving, BOOT) == new
-        time.sleep(3)
-    assert looking.both == []
-    crowd.check(failed=True, twice=TWICE)
-    with capsys.disabled():
-        print(f"\ncontact lost, permit {'given' if permitted else 'not given'}: {told['why']}")
+    for tried in range(5):
+        crowd.forget()
+        old, new, words = ready(moving, crowd, Case("permitted", "cut"))
+        with Looking(moving) as looking, crowd:
+            attempt = Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
+            assert attempt.until(PHASES["cutover"])
+            wire = Cut(moving.site(old).folder, moving.site(new).folder)
+            try:
+                # On the disk before it is told: there are some milliseconds, and on some days too few.
+                assert attempt.until(PHASES["permitted"], pause=0.001)
+                wire.at_once()
+                code, permit = attempt.end(), attempt.state("new", "conduct").get("permit")
+                told = attempt.error
+                if permit == "asked":
+                    assert code > 0 and "--resume" in told["next"] and "closed" in told["why"], (code, told)
+                    assert attempt.state("old", "fence")["state"] == "permitted"
+                    assert moving.serving() == []
+                    # The old side stays closed, also after its longest pause.
+                    time.sleep(MAX_PAUSE)
+                    assert moving.serving() == []
+            finally:
+                wire.heal()
+                attempt.kill()
+            if moving.move.phase != "moved":
+                moving.moved("--resume")
+            assert live(moving, BOOT) == new
+            time.sleep(3)
+        assert looking.both == []
+        crowd.check(failed=True, twice=TWICE)
+        if permit == "asked":
+            with capsys.disabled():
+                print(f"\ncontact lost, at try {tried + 1}: {told['why']}")
+            return
+    raise AssertionError("the answer was always faster than the cut")
 
 
 def test_two_operators(ground: Ground) -> None:

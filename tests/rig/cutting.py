@@ -9,6 +9,7 @@ which is made from its name. Needs root and the nftables family "bridge".
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,21 +26,24 @@ def nft(text: str) -> None:
     assert done.returncode == 0, (text, done.stderr)
 
 
-def mac(machine: Path) -> str:
-    """Of the machine's own end of its wire."""
+def wire(machine: Path) -> tuple[str, str]:
+    """The MAC address of the machine's own end of its wire, and the name of this computer's end."""
     leader = processes.leader(machine)
     assert leader, f"{machine.name} does not run"
     command = ["nsenter", "-n", "-t", str(leader), "ip", "-o", "link", "show", "host0"]
     words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()
-    return words[words.index("link/ether") + 1]
+    number = int(words[1].rstrip(":").rpartition("@if")[2])
+    return words[words.index("link/ether") + 1], socket.if_indextoname(number)
 
 
 class Cut:
     """The wire between two machines, which can be cut in either direction or in both. Prepared beforehand, so that a cut
-    takes milliseconds."""
+    takes some milliseconds."""
 
     def __init__(self, first: Path, second: Path) -> None:
-        self._first, self._second = mac(first), mac(second)
+        self._first, one = wire(first)
+        self._second, other = wire(second)
+        self._ports = [Path(f"/sys/class/net/{name}/brport/isolated") for name in (one, other)]
 
     def both(self) -> None:
         self._set((self._first, self._second), (self._second, self._first))
@@ -51,7 +55,16 @@ class Cut:
     def towards_first(self) -> None:
         self._set((self._second, self._first))
 
+    def at_once(self) -> None:
+        """Both ways, within microseconds; until one of the machines starts anew. Isolated ports of a bridge reach all but
+        one another."""
+        for port in self._ports:
+            port.write_text("1", encoding="ascii")
+
     def heal(self) -> None:
+        for port in self._ports:
+            with suppress(OSError):
+                port.write_text("0", encoding="ascii")
         with suppress(AssertionError):
             nft(f"delete table bridge {TABLE}\n")
 
@@ -67,12 +80,12 @@ class Cut:
 @contextmanager
 def cut(first: Path, second: Path) -> Iterator[Cut]:
     """Both ways, until the end of the block at the latest."""
-    wire = Cut(first, second)
+    made = Cut(first, second)
     try:
-        wire.both()
-        yield wire
+        made.both()
+        yield made
     finally:
-        wire.heal()
+        made.heal()
 
 
 @contextmanager
