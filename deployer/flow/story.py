@@ -182,6 +182,8 @@ def _facts(verb: str, body: Mapping[str, Any], own: Mapping[str, Any]) -> Facts:
     held, served = moment(own.get("held_at")), moment(own.get("served_at"))
     if held and served:
         listed.append(("requests held", f"{held} to {served} UTC"))
+    steps = [(text(name), number(raw)) for name, raw in section(own, "cutover").items()]
+    listed.append(("cutover", ", ".join(f"{name} {clock(took)}" for name, took in steps if took is not None)))
     listed.append(("data moved", size(number(own.get("bytes")) or 0)))
     if (rate := number(own.get("mb_per_second"))) is not None:
         listed.append(("speed", f"{rate:g} MB/s"))
