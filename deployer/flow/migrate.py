@@ -24,7 +24,7 @@ from deployer.core import generation
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.moving import MOVED, PREPARING, SETTLING, Move
-from deployer.flow import generations, handover, moves, moving_view, readying, summary
+from deployer.flow import generations, handover, moves, moving_view, preflight, readying, summary
 from deployer.flow import up as bringing
 from deployer.flow.moves import Sides
 from deployer.flow.request import Request
@@ -126,9 +126,11 @@ def _approach(
         readying.old_machines(sides)
         moves.placed(sides)
     with times.phase("target"):
-        readying.target(sides, run, follows=follows)
+        view = readying.target(sides, run, follows=follows)
     with times.phase("channel"):
         readying.channel(sides, held_old)
+        for text in preflight.compare(sides, view):
+            sides.new.sink(Event("notice", text))
     with times.phase("copy"):
         readying.copy(sides)
 

@@ -34,6 +34,7 @@ MODULES = (
     "__main__.py",
     "app.py",
     "app_state.py",
+    "bind.py",
     "config.py",
     "guard.py",
     "kannel.py",
