@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployer.components.moving import actions
 from deployer.core import moving
 from deployer.core.component import Probe
 from deployer.core.errors import DeployError
+from deployer.core.machine import Machine
 from deployer.core.moving import MOVED
 from deployer.flow.look import View, outside
 from deployer.flow.moves import ASK, Sides
-from deployer.flow.session import Session
+from deployer.flow.session import SSH, Session
 from deployer.flow.watching import Target, Watch
 
 # Bytes behind which the standby is told to be behind.
@@ -36,6 +37,43 @@ def _target(sides: Sides, probe: Probe) -> Target:
         return place.address if place else ""
 
     return Target(probe, address)
+
+
+def standby(session: Session, machines: Mapping[str, Machine]) -> dict[str, Any] | None:
+    """What `status` says of a deployment that is in a move and not live; None for any other. Connects to its machines."""
+    move = moving.concerning(session.secrets, session.project.deployment)
+    if move is None:
+        return None
+    side = move.side(session.project.deployment)
+    if (move.phase == moving.PREPARING) == (side == "old"):
+        return None
+    live = move.old if move.phase == moving.PREPARING else move.new
+    session.connected(session.connect(machines, SSH), SSH)
+    trouble, way = (
+        [],
+        "migrate --resume" if move.phase != MOVED else "migrate --back leads here, deploy retire ends it",
+    )
+    if move.phase == MOVED:
+        for place in move.of(side):
+            if place.lead and place.name in machines and (why := _way_back(session, place.name, side)):
+                trouble.append(f"{place.name}: {why}")
+    follows = "" if trouble else ", and follows" if move.phase == MOVED else ", and is being prepared"
+    return {
+        "deployment": str(session.project.deployment),
+        "standby_of": live,
+        "ok": not trouble,
+        "problems": trouble,
+        "degraded": [],
+        "urls": [],
+        "machines": [
+            {"name": machine.name, "address": machine.address, "roles": []} for machine in machines.values()
+        ],
+        "probes": [],
+        "disks": [],
+        "notes": [
+            f"it is the standby of {live}{follows}: it serves nothing but what it forwards. deploy {way}"
+        ],
+    }
 
 
 def standing(session: Session, view: View) -> dict[str, Any]:

@@ -31,6 +31,8 @@ def status(request: Request, sink: Sink) -> dict[str, Any]:
                     f"not running: {', '.join(down)}",
                     f"start them again: deploy up --provider {session.project.inventory.name}",
                 )
+            if (standby := moving_view.standby(session, machines)) is not None:
+                return {**standby, "seconds": round(time.monotonic() - began, 2)}
             with ThreadPoolExecutor(2) as pool:
                 outer = pool.submit(
                     lambda: run_probes(outside(session.specs(machines, {})), session.trusted_ca())
