@@ -87,7 +87,8 @@ def fresh_files(config: Body, body: Body) -> Body:
 
 def open(config: Body, body: Body) -> Body:
     promote.opened(config, body)
-    return {"open": True, "wrong": serving.open_new(config)}
+    serving.open_new(config)
+    return {"open": True}
 
 
 def start_app(config: Body, body: Body) -> Body:
@@ -98,8 +99,7 @@ def start_app(config: Body, body: Body) -> Body:
 
 def settle(config: Body, body: Body) -> Body:
     promote.opened(config, body)
-    serving.settle(config)
-    return {"settled": True}
+    return {"settled": True, "wrong": serving.settle(config)}
 
 
 VERBS: dict[str, Callable[[Body, Body], Body]] = {

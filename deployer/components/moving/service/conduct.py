@@ -58,7 +58,7 @@ def cutover(config: Settings, request: dict[str, Any]) -> dict[str, Any]:
         known |= {"state": "running", "error": None, "max_pause": pause, "old_is_dead": dead}
         state.save("conduct", known)
     systemd.call("reset-failed", UNIT)
-    done = systemd.call("start", "--no-block", UNIT)
+    done = systemd.call("start", UNIT)
     if done.returncode:
         raise Failure(what, last(done.stderr), f"see `systemctl status {UNIT}`")
     return status(config)

@@ -194,7 +194,7 @@ def start(config: dict[str, Any]) -> dict[str, Any]:
         if state.load("files").get("id") != config["id"]:
             state.save("files", {"id": config["id"], "passes": 0, "bytes": 0, "error": None})
         systemd.call("reset-failed", UNIT)
-        done = systemd.call("start", "--no-block", UNIT)
+        done = systemd.call("start", UNIT)
         if done.returncode:
             raise Failure("copying files", last(done.stderr), f"see `systemctl status {UNIT}`")
     return status(config)

@@ -18,7 +18,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+# The programs of backups lie in the folder next to ours: the guard, and what all programs of the machine share.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "backups"))
 
 import after
 import agent

@@ -21,13 +21,14 @@ SYNC = "synchronous_standby_names"
 # Of a standby; the new primary has none of them.
 FOLLOWING = ("primary_conninfo", "primary_slot_name")
 # What a standby must have at least as large as its primary, or it does not replay.
-AT_LEAST = (
-    "max_connections",
-    "max_worker_processes",
-    "max_wal_senders",
-    "max_prepared_transactions",
-    "max_locks_per_transaction",
-)
+AT_LEAST = {
+    # name of the setting: what pg_controldata calls it
+    "max_connections": "max_connections",
+    "max_worker_processes": "max_worker_processes",
+    "max_wal_senders": "max_wal_senders",
+    "max_prepared_transactions": "max_prepared_xacts",
+    "max_locks_per_transaction": "max_locks_per_xact",
+}
 
 
 def as_postgres(argv: list[str], timeout: float, stdin: str = "", **environment: str) -> Any:
@@ -82,9 +83,7 @@ def parse_control(text: str) -> dict[str, Any]:
             "state": values["Database cluster state"],
             "checkpoint": values["Latest checkpoint location"],
             "system": values["Database system identifier"],
-            "settings": {
-                name: int(values[f"{name} setting"]) for name in AT_LEAST if f"{name} setting" in values
-            },
+            "settings": {name: int(values[f"{told} setting"]) for name, told in AT_LEAST.items()},
         }
     except KeyError as missing:
         raise ValueError(f"pg_controldata says nothing of {missing}") from None

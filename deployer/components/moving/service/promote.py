@@ -31,10 +31,7 @@ def run(conductor: Any) -> None:
         for one in told:
             conductor.tell(one["name"], one["text"], one["good"])
     with conductor.phase("start"):
-        for name, done in conductor.others("open", 300).items():
-            if done["wrong"]:
-                # Requests wait: what the app can do without does not keep it down.
-                conductor.tell(f"units of {name}", f"does not run: {', '.join(done['wrong'])}", False)
+        conductor.others("open", 300)
     with conductor.phase("app"):
         conductor.others("start-app", 1900)
     if record["old_is_dead"]:
@@ -47,7 +44,10 @@ def run(conductor: Any) -> None:
             record["seconds"]["pause"] = round(record["served_at"] - record["held_at"], 2)
     with conductor.phase("settle"):
         settle(config)
-        conductor.others("settle", 120)
+        for name, done in conductor.others("settle", 240).items():
+            if done["wrong"]:
+                # The service is there; what the app can do without kept nobody waiting.
+                conductor.tell(f"units of {name}", f"does not run: {', '.join(done['wrong'])}", False)
 
 
 def _claim(config: dict[str, Any]) -> list[dict[str, Any]]:

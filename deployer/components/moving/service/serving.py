@@ -115,6 +115,10 @@ def stop_database(config: dict[str, Any], bound: float) -> str:
 
 def let_go(config: dict[str, Any]) -> None:
     """The guard will say that another side is live. Proxy and database go on all the same: one forwards, one follows."""
+    if config["forwards"]:
+        # Early: it takes a while to connect. What is held stays held until `forward`.
+        mark(FORWARDING)
+        systemd.call("start", "--no-block", "deploy-moving-forward.service")
     gone = False
     for unit in (config["proxy_unit"], config["database_unit"]):
         path = systemd.SYSTEMD / f"{unit}.d" / "deploy-guard.conf"
@@ -196,8 +200,14 @@ def start_late(config: dict[str, Any]) -> None:
     systemd.start([*config["timers"], *([WATCH[0]] if systemd.exists(WATCH[0]) else [])], 60)
 
 
-def open_new(config: dict[str, Any]) -> list[str]:
-    """This machine is of the live side now: everything but the app starts, the proxy early. Returns what does not run."""
+def open_new(config: dict[str, Any]) -> None:
+    """This machine is of the live side now: everything but the app is being started, the proxy early.
+
+    Nothing is waited for but the guard; the app's units wait for what they come after, systemd sees to that.
+    """
+    # Of an earlier move, in which this was the old side: its ports are the app's again.
+    unmark(FORWARDING)
+    systemd.stop(["deploy-moving-forward.service"], 5)
     unmark(CLOSED)
     if systemd.exists(systemd.GUARD):
         # The permit is the proof, and the claim is made: no vendor that is slow to answer is waited for.
@@ -216,8 +226,10 @@ def open_new(config: dict[str, Any]) -> list[str]:
             _ALLOWED.unlink(missing_ok=True)
     app = units(config, "app")
     proxy = [config["proxy_unit"]] if config["proxy_unit"] else []
-    # The app's units wait for what they come after; systemd sees to that.
-    return systemd.start([*[name for name in units(config) if name not in app], *proxy], 90)
+    others = [*[name for name in units(config) if name not in app], *proxy]
+    if others:
+        systemd.call("reset-failed", "--", *others)
+        systemd.call("start", "--no-block", "--", *others)
 
 
 def start_app(config: dict[str, Any], bound: float = 1800) -> None:
@@ -238,8 +250,8 @@ def start_app(config: dict[str, Any], bound: float = 1800) -> None:
         raise Failure(what, why, f"see `journalctl -u deploy-switch-{config['app']}`")
 
 
-def settle(config: dict[str, Any]) -> None:
-    """Once requests are served: the guard holds proxy and database again, and the timers run."""
+def settle(config: dict[str, Any]) -> list[str]:
+    """Once requests are served: the guard holds proxy and database again, and the timers run. Returns what does not."""
     if systemd.exists(systemd.GUARD):
         for unit in (config["proxy_unit"], config["database_unit"]):
             if unit:
@@ -250,3 +262,4 @@ def settle(config: dict[str, Any]) -> None:
                 sync_folder(path.parent)
         systemd.reload()
     start_late(config)
+    return systemd.start([*units(config), *([config["proxy_unit"]] if config["proxy_unit"] else [])], 120)

@@ -104,7 +104,7 @@ def start(config: dict[str, Any]) -> dict[str, Any]:
     ):
         Record(config)
         systemd.call("reset-failed", UNIT)
-        done = systemd.call("start", "--no-block", UNIT)
+        done = systemd.call("start", UNIT)
         if done.returncode:
             raise Failure("making a standby", last(done.stderr), f"see `systemctl status {UNIT}`")
     return status(config)

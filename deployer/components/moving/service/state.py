@@ -8,14 +8,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-# The programs of backups lie in the folder next to ours: the guard, and what all programs of the machine share.
-sys.path.append(str(Path(__file__).resolve().parent.parent / "backups"))
 
 import ground
 from ground import Failure, read
