@@ -24,6 +24,9 @@ from tests.rig.remote import Remote
 PROGRAMS = backups.PROGRAMS
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d postgres"
 UNIT = "postgresql@17-main.service"
+# What an operator's restore stops before it begins.
+STOPPED = f"{backups.WATCH} {backups.HEARTBEAT} {UNIT}"
+RESTORE = "deploy-restore-database.service"
 
 
 def live(repositories: Sequence[Repository], number: int = 1, policy: BackupPolicy | None = None) -> Context:
@@ -137,13 +140,27 @@ class Database:
         return next(dict(one) for one in self.settings["repositories"] if one["name"] == name)
 
     def restore(
-        self, name: str, at: str = "", *, id: str, timeout: float = 120, **other: object
+        self,
+        name: str,
+        at: str = "",
+        *,
+        id: str,
+        timeout: float = 120,
+        until_phase: str = "",
+        **other: object,
     ) -> dict[str, Any]:
-        """Restore from a repository and wait for the end: done or failed. at: "" is the latest."""
+        """Restore from a repository, and wait until it is done or failed. at: "" is the latest. until_phase: killed there."""
         target = {"kind": "time", "time": at} if at else {"kind": "latest"}
         request = {"id": id, "repository": self.repository(name), "target": target, "amcheck": False}
-        self.shell.run(f"systemctl stop {backups.WATCH} {backups.HEARTBEAT} {UNIT}")
+        self.shell.run(f"systemctl stop {STOPPED}")
         answer = self.program("restore", stdin=json.dumps({**request, **other}))
+        if until_phase:
+            state = "/var/lib/deploy/backups/restore-database.json"
+            self.shell.run(
+                f"""timeout 60 sh -c 'until grep -q "phase.*{until_phase}" {state}; do :; done';"""
+                f" systemctl kill --kill-whom=all --signal=KILL {RESTORE}; sleep 0.2"
+            )
+            return self.restored(timeout)
         assert "error" not in answer or not answer["error"], answer
         return self.restored(timeout)
 

@@ -13,13 +13,14 @@ from deployer.core.machine import Deployment, MachineSpec
 from deployer.core.model import BackupPolicy
 from deployer.pki import keys
 from providers import local
-from tests.components.backups.machine import Database, live, wait
-from tests.rig.objects import Objects
+from tests.components.backups.machine import STOPPED, Database, live, wait
+from tests.rig.objects import Damage, Objects
 from tests.rig.remote import Remote
 from tests.rig.world import NUMBER, why_not
 
 # Of its own, so that it runs beside the world of the other tests.
 BRIDGE, PREFIX = f"dbackup{NUMBER}", f"10.{246 + NUMBER % 8}.1"
+LONG = pytest.mark.long
 WRITER = """\
 i=0; while :; do i=$((i+1)); echo "INSERT INTO writes (n) VALUES ($i); SELECT pg_sleep(0.05) \\g /dev/null"; done |
 runuser -u postgres -- psql -XAtq -d postgres >/dev/null 2>&1
@@ -72,6 +73,13 @@ def vendors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Objects,
             yield made[0], made[1], database
     finally:
         provider.delete_machine(machine)
+
+
+@pytest.fixture(autouse=True)
+def served(vendors: tuple[Objects, Objects, Database]) -> Iterator[None]:
+    """A test that failed half-way does not stand in the way of the next one."""
+    yield
+    vendors[2].serve()
 
 
 def ready(database: Database, name: str) -> bool:
@@ -195,9 +203,115 @@ def test_what_cannot_be_restored_leaves_the_old_state(vendors: tuple[Objects, Ob
     assert last_write(database) == before
 
 
+@pytest.mark.parametrize(
+    "how", [pytest.param("delete", marks=LONG), "truncate", pytest.param("flip", marks=LONG)]
+)
+def test_a_damaged_backup_gives_way_to_the_one_before(
+    vendors: tuple[Objects, Objects, Database], how: Damage
+) -> None:
+    """With the WAL since, the one before leads to the same moment."""
+    _, west, database = vendors
+    # Two of this timeline: a restore into a deployment begins a new archive, and nobody goes over two in one.
+    label = [database.program("create", "--repository", "west", "--type", "full")["label"] for _ in "12"][-1]
+    at, number = write(database, 1)[-1]
+    keys = west.keys(f"*/backup/main/{label}/bundle/*")
+    whole = {key: west.path(key).read_bytes() for key in keys}
+    west.damage(f"*/backup/main/{label}/bundle/*", how)
+    try:
+        found = database.program("verify", "--repository", "west")["damaged"]
+        done = database.restore("west", at, id=f"older-{how}", timeout=240)
+    finally:
+        for key, content in whole.items():
+            west.put(key, content)
+        west.settle()
+    assert found and all(one["what"].startswith(f"backup {label}: bundle/") for one in found), found
+    assert done["state"] == "done" and done["recovered_to"] == at, (at, done["error"], done)
+    assert done["backup"] != label
+    assert f"backup {label}: bundle/" in done["damaged"][0], done
+    database.serve()
+    assert last_write(database) == number
+
+
+def test_another_major_version(vendors: tuple[Objects, Objects, Database]) -> None:
+    """pgBackRest itself writes what it writes for a cluster of 16, into a place of its own."""
+    _, _, database = vendors
+    before = last_write(database)
+    repository = database.repository("west")
+    key = repository["database_key"].replace("000001", "000016")
+    assert key != repository["database_key"]
+    database.shell.run(
+        f"sed 's#{repository['database_key']}#{key}#' /etc/deploy/backups/pgbackrest/west.conf >/run/other.conf;"
+        " chown postgres /run/other.conf; runuser -u postgres -- pgbackrest --config=/run/other.conf --stanza=main"
+        " --no-online --pg-version-force=16 stanza-create",
+        timeout=60,
+    )
+    done = database.restore("west", id="sixteen", repository={**repository, "database_key": key})
+    assert "they are of PostgreSQL 16; here is 17" in done["error"]["why"], done
+    assert "move by a dump" in done["error"]["next"]
+    database.serve()
+    assert last_write(database) == before
+
+
+def test_another_locale(vendors: tuple[Objects, Objects, Database]) -> None:
+    _, _, database = vendors
+    database.sql("CREATE DATABASE odd TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C.UTF-8'")
+    before = last_write(database)
+    flush(database)
+    done = database.restore("west", id="odd")
+    assert done["state"] == "failed" and "odd has C.UTF-8 of libc" in done["error"]["why"], done
+    database.serve()
+    assert last_write(database) == before
+    database.sql("DROP DATABASE odd")
+    flush(database)
+
+
+def test_a_full_disk(vendors: tuple[Objects, Objects, Database]) -> None:
+    _, _, database = vendors
+    before = last_write(database)
+    place = "/var/lib/postgresql"
+    database.shell.run(
+        f"systemctl stop {STOPPED}; rm -rf {place}/17/restored {place}/17/main.before-*; cp -a {place} /var/lib/aside;"
+        f" mount -t tmpfs -o size=900m none {place}; cp -a /var/lib/aside/. {place}/"
+    )
+    try:
+        done = database.restore("west", id="full")
+        assert "MiB left" in done["error"]["why"] and "make room" in done["error"]["next"], done
+        assert "elsewhere" not in done["error"]
+    finally:
+        database.shell.run(f"umount {place}; rm -rf /var/lib/aside")
+    database.serve()
+    assert last_write(database) == before
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        pytest.param(("copy", "swap"), id="some"),
+        pytest.param(("look", "copy", "replay", "check", "sync", "swap"), id="all", marks=LONG),
+    ],
+)
+def test_killed_in_a_phase_it_ends_the_same(
+    vendors: tuple[Objects, Objects, Database], phases: tuple[str, ...]
+) -> None:
+    _, _, database = vendors
+    database.program("create", "--repository", "west", "--type", "full")
+    rows = write(database, 2)
+    for phase in phases:
+        at, number = random.choice(rows[:-1])
+        request = {"at": at, "id": f"killed-{phase}-{len(phases)}"}
+        found = database.restore("west", **request, until_phase=phase)
+        # The two renames may be over before it is killed.
+        assert found["state"] in (("failed", "done") if phase == "swap" else ("failed",)), (phase, found)
+        done = database.restore("west", **request)
+        assert done["state"] == "done" and done["recovered_to"] == at, (phase, done)
+        assert offline_last_write(database) == number
+
+
 @pytest.mark.long
 def test_twenty_random_moments(vendors: tuple[Objects, Objects, Database]) -> None:
     _, _, database = vendors
+    for name in ("east", "west"):
+        database.program("create", "--repository", name, "--type", "full")
     rows = write(database, 30)
     for turn in range(20):
         at, number = random.choice(rows[:-1])
