@@ -28,7 +28,7 @@ _repository = click.option(
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 
 
-def _handed_on(ctx: click.Context, provider: str | None, inventory: Path | None) -> None:
+def handed_on(ctx: click.Context, provider: str | None, inventory: Path | None) -> None:
     """The target may stand before the verb of the group too: `deploy backup --provider hetzner list`."""
     given = {key: value for key, value in {"provider": provider, "inventory": inventory}.items() if value}
     group = ctx.command
@@ -49,7 +49,7 @@ def backup(ctx: click.Context, provider: str | None, inventory: Path | None) -> 
       deploy backup list --provider hetzner
       deploy backup create --provider hetzner
     """
-    _handed_on(ctx, provider, inventory)
+    handed_on(ctx, provider, inventory)
 
 
 @backup.command(cls=Verb)
@@ -223,7 +223,7 @@ def queue(ctx: click.Context, provider: str | None, inventory: Path | None) -> N
       deploy queue status --provider hetzner
       deploy queue release --provider hetzner --mail
     """
-    _handed_on(ctx, provider, inventory)
+    handed_on(ctx, provider, inventory)
 
 
 @queue.command("status", cls=Verb)

@@ -71,6 +71,8 @@ def _usage(error: click.ClickException, chosen: Settings) -> int:
 _LEFT = {
     "up": "What was done so far stays; the next `deploy up` continues from there.",
     "down": "What was removed so far is gone; the next `deploy down` removes the rest.",
+    "app": "Where `app upgrade` had begun, the same command goes on; deploy app status says what serves.",
+    "rollback": "Where it had begun, the same command goes on; deploy app status says what serves.",
 }
 
 

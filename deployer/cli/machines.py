@@ -28,7 +28,8 @@ class CommandVerb(Verb):
 _COMMAND = "deploy.command"
 
 
-def _command() -> list[str]:
+def command_words() -> list[str]:
+    """What stands after --."""
     return list(click.get_current_context().meta.get(_COMMAND, []))
 
 
@@ -97,7 +98,7 @@ def ssh(where: str | None, provider: str | None, inventory: Path | None) -> None
         asked = request(provider, inventory)
         from deployer.flow.ssh import ssh_command
 
-        argv = [*ssh_command(asked, draw, where), *_command()]
+        argv = [*ssh_command(asked, draw, where), *command_words()]
     sys.stdout.flush()
     try:
         os.execvp(argv[0], argv)
@@ -129,7 +130,7 @@ def execute(
       deploy exec --provider local --role mail -- bash -c 'postqueue -p | tail -1'
     """
     chosen = settings()
-    argv = _command()
+    argv = command_words()
     if stray:
         raise click.UsageError(f"{stray[0]!r} stands before --; the command comes after it")
     if not argv:

@@ -9,6 +9,7 @@ import click
 from deployer import __version__
 from deployer.cli import (
     about,
+    app,
     backups,
     bring,
     doctor,
@@ -26,6 +27,7 @@ from deployer.cli.options import Settings, Verbs
 
 HEADINGS = {
     "Service": ("up", "plan", "status", "doctor", "down"),
+    "App": ("app", "rollback"),
     "Backups": ("backup", "restore", "drill", "queue"),
     "Moving": ("migrate", "retire"),
     "Vendors": ("offers", "orphans", "adopt"),
@@ -60,6 +62,8 @@ for verb in (
     bring.status,
     doctor.doctor,
     bring.down,
+    app.app,
+    app.rollback,
     backups.backup,
     restore.restore,
     restore.drill,

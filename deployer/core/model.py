@@ -292,15 +292,15 @@ class AppStep:
     """A command run as the app's user: a migration (once a release), or making the first admin (once).
 
     The command must do no harm when it runs twice. `stdin`: template whose text goes to its standard
-    input, for what must not be an argument. reversible: an older release still works after it.
-    timeout: seconds.
+    input, for what must not be an argument. reversible: an older release still works after it; unless a migration
+    says so, it counts as one that cannot be undone. timeout: seconds.
     """
 
     name: str
     runtime: str
     command: str
     stdin: str = ""
-    reversible: bool = True
+    reversible: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_file: str = ""
     timeout: int = 600
@@ -352,7 +352,7 @@ class AppProbe:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An app, as its folder templates/apps/APP describes it."""
+    """An app, as its folder templates/apps/APP describes it. folder: where its app.yaml lies."""
 
     name: str
     version: str
@@ -384,6 +384,13 @@ class Manifest:
     settings: Mapping[str, object] = field(default_factory=dict)
     # The values that a setting may have, where they are few.
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Where its files are looked for: the project's own folder goes before the shipped one. () is `folder` alone.
+    folders: tuple[Path, ...] = ()
+
+    def path(self, name: str) -> Path:
+        """A file of the app, such as a lock or a template; where it ought to be when it is nowhere."""
+        places = [base / name for base in self.folders or (self.folder,)]
+        return next((path for path in places if path.is_file()), self.folder / name)
 
 
 @dataclass(frozen=True)

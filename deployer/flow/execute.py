@@ -50,11 +50,12 @@ def ssh_command(request: Request, sink: Sink, target: str | None) -> list[str]:
     """The argv of an ssh(1) that uses the deployment's key and pinned host key and nothing of the user's own files."""
     with Session.open(request, sink, make_secrets=False, vendors=False) as session:
         machine = single(session.running(), target, provision.roles(session.project))
-        return _ssh(session, machine, [machine])
+        return ssh_words(session, machine, [machine])
 
 
-def _ssh(session: Session, machine: Machine, known: Sequence[Machine]) -> list[str]:
-    """known: all machines whose commands run side by side, since they share the file of host keys."""
+def ssh_words(session: Session, machine: Machine, known: Sequence[Machine]) -> list[str]:
+    """The words of an ssh(1) to a machine. known: all machines whose commands run side by side, since they share the
+    file of host keys."""
     from deployer.state.files import make_private, write_atomically
 
     folder = session.project.state_dir
@@ -93,7 +94,7 @@ def logs(
         roles = provision.roles(session.project)
         chosen = [single(machines, machine, roles)] if machine else _where(session, machines, what)
         units = {one.name: _units(session, one, machines, what) for one in chosen}
-        argvs = {one.name: _ssh(session, one, chosen) for one in chosen}
+        argvs = {one.name: ssh_words(session, one, chosen) for one in chosen}
     for one in chosen:
         command = ["journalctl", "--no-pager", "-o", "short-iso", "-n", str(lines)]
         command += [part for unit in units[one.name] for part in ("-u", unit)]

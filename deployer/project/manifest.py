@@ -36,11 +36,20 @@ _SECRET_KINDS = ("password", "hex", "rsa", "ssh", "ed25519_seed", "given")
 
 
 def apps(root: Path) -> dict[str, Path]:
-    """Folder of each known app: the project's own templates/apps goes before the shipped one."""
+    """Folder of each known app's manifest: the project's own templates/apps goes before the shipped one."""
     found: dict[str, Path] = {}
-    for base in (shipped("templates") / "apps", root / "templates" / "apps"):
+    for base in (shipped_apps(), own_apps(root)):
         found.update({path.parent.name: path.parent for path in sorted(base.glob("*/app.yaml"))})
     return found
+
+
+def shipped_apps() -> Path:
+    return shipped("templates") / "apps"
+
+
+def own_apps(root: Path) -> Path:
+    """Where the project's own apps lie, and single files that go before those of shipped ones."""
+    return root / "templates" / "apps"
 
 
 def load(name: str, root: Path, mark: Mark, mistakes: Mistakes) -> Manifest | None:
@@ -56,11 +65,12 @@ def load(name: str, root: Path, mark: Mark, mistakes: Mistakes) -> Manifest | No
     document = read(folder / "app.yaml", f"templates/apps/{name}/app.yaml", mistakes, None)
     if document is None:
         return None
-    for key in ("folder", "name"):
-        if key in document.data and (key == "folder" or document.data[key] != name):
+    for key in ("folder", "folders", "name"):
+        if key in document.data and (key != "name" or document.data[key] != name):
             mistakes.add(document.mark((key,)), key, f'must not be given; it is "{folder.name}"')
     data: dict[str, Any] = {k: v for k, v in document.data.items() if v is not None}
-    data |= {"name": name, "folder": folder}
+    folders = tuple(base / name for base in (own_apps(root), shipped_apps()) if (base / name).is_dir())
+    data |= {"name": name, "folder": folder, "folders": folders}
     if isinstance(data.get("settings"), dict):
         data["settings"] = document.settle(("settings",))
     try:
@@ -92,10 +102,10 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
             if item.kind not in expected:
                 wrong((section, index, "kind"), f'"{item.kind}" must be one of {", ".join(expected)}')
     for index, runtime in enumerate(manifest.runtimes):
-        if not (manifest.folder / runtime.lock).is_file():
+        if not manifest.path(runtime.lock).is_file():
             wrong(("runtimes", index, "lock"), f'there is no file "{runtime.lock}" beside app.yaml')
     for index, file in enumerate(manifest.files):
-        if not (manifest.folder / file.template).is_file():
+        if not manifest.path(file.template).is_file():
             wrong(("files", index, "template"), f'there is no file "{file.template}" beside app.yaml')
         if file.path.startswith("/") or ".." in Path(file.path).parts:
             wrong(("files", index, "path"), f'"{file.path}" must lie inside the configuration folder')
@@ -108,9 +118,9 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
     steps += [(("admin",), manifest.admin)] if manifest.admin else []  # type: ignore[list-item]
     for place, step in steps:
         _runs(place, step.runtime, step.environment_file, runtimes, configured, wrong)
-        if step.stdin and not (manifest.folder / step.stdin).is_file():
+        if step.stdin and not manifest.path(step.stdin).is_file():
             wrong((*place, "stdin"), f'there is no file "{step.stdin}" beside app.yaml')
-    if manifest.drill and not (manifest.folder / manifest.drill).is_file():
+    if manifest.drill and not manifest.path(manifest.drill).is_file():
         wrong(("drill",), f'there is no file "{manifest.drill}" beside app.yaml')
     for index, route in enumerate(manifest.routes):
         if route.process and route.process not in processes:

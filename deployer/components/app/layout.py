@@ -17,6 +17,7 @@ BUILDER = 1
 BUILD_USER = "deploy-build"
 CACHE = "/var/cache/deploy/uv"
 SWITCH = "/usr/local/lib/deploy/app-switch"
+EXEC = "/usr/local/lib/deploy/app-exec"
 UV_LOCK = "/usr/local/lib/deploy/uv.lock"
 
 _PLACEHOLDER = re.compile(r"\{(release|config|data|runtime|port)(?::([A-Za-z0-9_-]+))?\}")
@@ -66,6 +67,11 @@ class Layout:
         """What the switch shall reach."""
         return f"/etc/deploy/app-switch/{self.app.name}.json"
 
+    @property
+    def source(self) -> str:
+        """What the release was made from. The switch keeps a copy for each release that served, for a way back."""
+        return f"/etc/deploy/app-switch/{self.app.name}.source.json"
+
     def lock(self, runtime: str) -> str:
         """A runtime's lock file on the machine, where the build's user can read it."""
         return f"{self.home}/locks/{runtime}.lock"
@@ -89,6 +95,10 @@ class Layout:
         """A runtime's folder in the release in use."""
         return f"{self.current}/{name}"
 
+    def programs(self, runtime: str) -> str:
+        """The folder of a runtime's programs, in the release in use."""
+        return f"{self.runtime(runtime)}/bin"
+
     def release(self) -> str:
         """Name of the release: the version for people, and a digest of all that it is built from."""
         built_from = {
@@ -105,7 +115,7 @@ class Layout:
     def lock_text(self, runtime: str) -> str:
         """A runtime's lock file, from the app's folder."""
         [lock] = [entry.lock for entry in self.app.runtimes if entry.name == runtime]
-        return (self.app.folder / lock).read_text(encoding="utf-8")
+        return self.app.path(lock).read_text(encoding="utf-8")
 
     def expand(self, text: str, what: str, *, runtime: str = "", port: int = 0) -> str:
         """Fill in the manifest's placeholders; no other brace is touched.

@@ -44,7 +44,8 @@ def release(
         wheels = "" if build else "--no-build"
         lines += [
             f"{_tool(uv)} venv --quiet --relocatable --python /usr/bin/python3 {shlex.quote(str(name))}",
-            f"{_tool(uv)} pip sync --quiet {wheels} --require-hashes --compile-bytecode"
+            # An app may need nothing but Python itself.
+            f"{_tool(uv)} pip sync --quiet {wheels} --allow-empty-requirements --require-hashes --compile-bytecode"
             f" --python {shlex.quote(str(name))}/bin/python {shlex.quote(str(lock))}",
         ]
     lines += [

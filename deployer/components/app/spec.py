@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from deployer.components.app.layout import BUILD_USER, CACHE, SWITCH, UV_LOCK, Layout
+from deployer.components.app import source
+from deployer.components.app.layout import BUILD_USER, CACHE, EXEC, SWITCH, UV_LOCK, Layout
 from deployer.components.app.values import values
 from deployer.core.component import (
     ComponentSpec,
@@ -113,6 +114,7 @@ def _files(ctx: Context, layout: Layout) -> Iterator[File]:
     app = layout.app
     shared = values(ctx, layout)
     yield File(SWITCH, content=service_file("app", "app-switch"), mode=0o755, on_change="none")
+    yield File(EXEC, content=service_file("app", "app-exec"), mode=0o755, on_change="none")
     yield File(UV_LOCK, content=_shipped(ctx, "app/uv.lock"), early=True, on_change="none")
     for runtime in app.runtimes:
         # Another lock is another release, which the plan of the switch names.
@@ -152,6 +154,7 @@ def _files(ctx: Context, layout: Layout) -> Iterator[File]:
                 on_change="none",
             )
     yield File(layout.plan, content=switch_plan(layout), mode=0o600)
+    yield File(layout.source, content=source.pack(layout), mode=0o600, on_change="none")
 
 
 def _shipped(ctx: Context, template: str) -> str:

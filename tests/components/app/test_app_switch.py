@@ -69,7 +69,12 @@ class Rig:
             ],
         }
         path.write_text(json.dumps(plan))
+        source = {"release": release, "files": {"app.yaml": release}}
+        (self.folder / "source.json").write_text(json.dumps(source))
         return self.app()
+
+    def served(self, release: str) -> Any:
+        return json.loads((self.state / "served" / f"{release}.json").read_text())
 
     def app(self) -> Any:
         app = self.switch.App.__new__(self.switch.App)
@@ -80,6 +85,7 @@ class Rig:
             self.state / "applied",
             self.state / "good.json",
         )
+        app.source = self.folder / "source.json"
         return app
 
 
@@ -227,3 +233,39 @@ def test_old_releases_go(rig: Rig) -> None:
     rig.plan("7", "good", "a").work()
     kept = sorted(os.listdir(rig.home / "releases"))
     assert len(kept) == 3 and {"5", "7"} <= set(kept)
+
+
+def test_what_a_release_was_made_from_is_kept(rig: Rig) -> None:
+    rig.plan("1", "good", "a").work()
+    assert rig.served("1")["source"]["files"] == {"app.yaml": "1"}
+    with pytest.raises(rig.switch.Failed):
+        rig.plan("2", "bad", "b").work()
+    assert not (rig.state / "served" / "2.json").exists()
+    # Its source lies there still, and must not be taken for that of the release that serves.
+    app = rig.plan("1", "good", "c")
+    (rig.folder / "source.json").write_text(json.dumps({"release": "2", "files": {}}))
+    app.work()
+    assert rig.served("1")["source"]["files"] == {"app.yaml": "1"}
+    for number in "3456":
+        rig.plan(number, "good", "a").work()
+    assert sorted(os.listdir(rig.state / "served")) == ["4.json", "5.json", "6.json"]
+
+
+def test_migrations_run_again_after_another_release_served(rig: Rig, steps: Steps) -> None:
+    rig.plan("1", "good", "a", (TABLES,)).work()
+    assert steps.taken() == ["tables"]
+    for _ in range(2):
+        # A first release that does not start, then the old one writes data again.
+        with pytest.raises(rig.switch.Failed, match="serves again"):
+            rig.plan("2", "bad", "b", (TABLES,)).work()
+        assert steps.taken() == ["tables"]
+    rig.plan("2", "good", "b", (TABLES,)).work()
+    assert steps.taken() == ["tables"]
+    rig.plan("2", "good", "c", (TABLES,)).work()
+    assert steps.taken() == []
+    # The release before has what it needs; the newer one does not, once the older one has written.
+    rig.plan("1", "good", "a", (TABLES,)).work()
+    assert steps.taken() == []
+    rig.plan("2", "good", "b", (TABLES,)).work()
+    assert steps.taken() == ["tables"]
+    assert json.loads((rig.state / "migrated" / "2" / "tables.begun").read_text()) == {"reversible": True}
