@@ -149,7 +149,7 @@ class Database:
         until_phase: str = "",
         **other: object,
     ) -> dict[str, Any]:
-        """Restore from a repository and wait for the end: done or failed. at: "" is the latest. until_phase: it is killed."""
+        """Restore from a repository to the end: done or failed. at: "" is the latest. until_phase: killed there."""
         target = {"kind": "time", "time": at} if at else {"kind": "latest"}
         request = {"id": id, "repository": self.repository(name), "target": target, "amcheck": False}
         self.shell.run(f"systemctl stop {STOPPED}")
