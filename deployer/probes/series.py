@@ -25,7 +25,7 @@ from deployer.probes.timeline import Timeline
 AGAIN = 5.0
 # Failures that are kept one by one; all are counted.
 FAILURES = 200
-# An operator is told of a failure at most so often (seconds), and of silence when it was this long.
+# An operator is told of a failure at most so often (seconds), and of silence when it was this much longer than the pace.
 TELL, SILENCE = 5.0, 1.0
 
 
@@ -246,7 +246,7 @@ class Series:
             if silence > self._pause:
                 self._pause, self._pause_began = silence, self._good
             self._good, self._bad = now, False
-            if silence < SILENCE and not bad:
+            if silence < SILENCE + 2 * self._pace.every and not bad:
                 return []
             return [Event("notice", f"{result.name} answers again, after {silence:.1f} s")]
 
