@@ -41,6 +41,11 @@ _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask; needed where 
     help="Longer than this nobody waits: the old side opens again. After 30 the proxy answers 503.",
 )
 @click.option("--old-is-dead", is_flag=True, help="The old side is gone for good: go on without its word.")
+@click.option(
+    "--rehearse",
+    is_flag=True,
+    help="Try it with a copy on machines that are thrown away; says what to expect.",
+)
 @click.option("--give-up", is_flag=True, help="Give up the move that is under way; the old side serves on.")
 @_yes
 def migrate(
@@ -50,6 +55,7 @@ def migrate(
     resume: bool,
     max_pause: float,
     old_is_dead: bool,
+    rehearse: bool,
     give_up: bool,
     yes: bool,
 ) -> None:
@@ -62,18 +68,25 @@ def migrate(
 
     \b
     Example:
+      deploy migrate --from hetzner --to aws --rehearse
       deploy migrate --from hetzner --to aws
       deploy migrate --back
     """
     chosen = settings()
     if sum((bool(old or new), back, resume, give_up)) != 1:
         raise click.UsageError("give --from and --to, or --back, or --resume, or --give-up")
+    if rehearse and not (old and new):
+        raise click.UsageError("--rehearse needs --from and --to")
     with drawing(chosen) as draw:
         asked = replace(anywhere(), confirm=confirmation(chosen, draw, yes, "changing anything"))
         if give_up:
             from deployer.flow.retire import give_up as flow_give_up
 
             result = flow_give_up(asked, draw)
+        elif rehearse:
+            from deployer.flow.trial import rehearse as flow_rehearse
+
+            result = flow_rehearse(asked, draw, old, new)
         else:
             from deployer.flow.migrate import Wish
             from deployer.flow.migrate import migrate as flow

@@ -22,6 +22,8 @@ from deployer.core.machine import Deployment, Machine
 
 _MOVE = re.compile(r"moves/([0-9A-Za-z-]+)")
 PREPARING, SETTLING, MOVED, ENDED = "preparing", "settling", "moved", "ended"
+# Of a rehearsal, which no bundle knows of: the new side is a copy that is thrown away, and works with no generation.
+REHEARSING = "rehearsing"
 # The role that reads the stream, and the port on the standby's loopback that leads to the primary.
 ROLE, PORT = "deploy_replication", 5499
 SLOT = "deploy_standby"

@@ -31,6 +31,8 @@ class Sides:
     new: Session
     move: Move
     machines: dict[str, Mapping[str, Machine]] = field(default_factory=dict)
+    # A rehearsal: nothing of it is written into the bundle.
+    draft: bool = False
 
     def session(self, side: str) -> Session:
         return self.old if side == "old" else self.new
@@ -44,6 +46,12 @@ class Sides:
 
     def keep(self, move: Move, more: Mapping[str, str] | None = None) -> None:
         """Write the move, and what else is given by name, into the bundle that both sides read."""
+        if self.draft:
+            for session in (self.old, self.new):
+                session.secrets = {**session.secrets, **(more or {}), move.entry: move.to_json()}
+                session.mask.learn(session.secrets.values(), session.project)
+            self.move = move
+            return
 
         def change(bundle: Any) -> None:
             for name, value in (more or {}).items():
@@ -75,9 +83,9 @@ class Sides:
 def opened(request: Request, sink: Sink, old: str, new: str, move: Move | None) -> Iterator[Sides]:
     """Both sessions. old, new: names of inventories. move: the one that goes on; None opens another later."""
     # The new one first: it makes the keys of machines that the bundle does not know.
-    with Session.open(replace(request, provider=new), _told(sink, new), make_secrets=True) as fresh:
+    with Session.open(replace(request, provider=new), told(sink, new), make_secrets=True) as fresh:
         try:
-            with Session.open(replace(request, provider=old), _told(sink, old), make_secrets=False) as former:
+            with Session.open(replace(request, provider=old), told(sink, old), make_secrets=False) as former:
                 placeholder = Move("", str(former.project.deployment), str(fresh.project.deployment), 0, "")
                 fresh.taking = frozenset({str(former.project.deployment)})
                 yield Sides(former, fresh, move or placeholder)
@@ -86,7 +94,7 @@ def opened(request: Request, sink: Sink, old: str, new: str, move: Move | None) 
             raise
 
 
-def _told(sink: Sink, name: str) -> Sink:
+def told(sink: Sink, name: str) -> Sink:
     """Machines of both sides may be called the same: say which side speaks."""
 
     def tell(event: Event) -> None:

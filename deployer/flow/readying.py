@@ -11,7 +11,6 @@ from typing import Any
 from deployer.core.errors import DeployError
 from deployer.core.events import Event
 from deployer.core.machine import Machine
-from deployer.core.moving import PREPARING
 from deployer.flow import apply, moves, names, registry
 from deployer.flow import up as bringing
 from deployer.flow.leasing import Lease
@@ -57,7 +56,7 @@ def channel(sides: Sides, held: Any) -> View:
         for name in machines:
             sides.ask("old", name, "prepare")
         lease.release()
-    if names.managed(session):
+    if names.managed(session) and not sides.draft:
         # Mail of both sides is ours from now on.
         names.apply(session, machines)
     return view
@@ -146,7 +145,6 @@ NEAR, QUICK = 16 << 20, 30.0
 def copy(sides: Sides) -> None:
     """Have the new side copy database and files while the old one serves, until what is left is small. Raises DeployError
     in the words of what failed; the machines go on when this ends."""
-    assert sides.move.phase == PREPARING
     lead = sides.lead("new")
     sides.ask("new", lead, "standby")
     for name in sides.names("new"):

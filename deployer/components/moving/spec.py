@@ -157,6 +157,7 @@ def settings(
         "other": move.new if side == "old" else move.old,
         "side": side,
         "generation": move.number,
+        "rehearsal": ctx.project.inventory.drill,
         "machine": f"{side}/{ctx.machine.name}",
         "lead": ctx.plays("database"),
         "machines": [
