@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from tests.e2e.conftest import Deployed, local_section, project
 from tests.e2e.matrix import Person, number
+from tests.e2e.scratch import error, within
 from tests.e2e.writing import Writer, nothing_between_is_missing, numbers, unhindered
 from tests.rig.objects import Objects
 from tests.rig.world import GATEWAY, NUMBER, World
@@ -22,8 +24,11 @@ STACK = """\
 name: kept
 domain: kept.social.test
 app: matrix
-backup: {files: 1, late: 5}
+backup: {files: 1, late: 5, wal_bound: 1}
 """
+# More than half of what WAL may take.
+SEGMENTS = """for i in $(seq 36); do echo 'SELECT txid_current(); SELECT pg_switch_wal();'; done |
+runuser -u postgres -- psql -XAtq -d postgres >/dev/null"""
 # seconds; what a repository holds may be so old
 RECOVERY_POINT = 60
 
@@ -60,7 +65,7 @@ def kept(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFacto
         section = local_section(rig, package_layer)
         section += f"  reach: [{', '.join(one.reach for one in vendors.values())}]\n"
         text = "provider: local\nmachines:\n- roles: [all]\n" + section
-        drilled = text.replace(f"bridge: {rig.options['bridge']}", f"bridge: {rig.options['bridge']}")
+        drilled = text
         text += "repositories:\n" + "".join(one.section(f"{name}.crt") for name, one in vendors.items())
         operator = project(folder / "project", "kept.social.test", "local", text, folder / "home", "kept")
         (operator.folder / "stack.yaml").write_text(STACK, encoding="utf-8")
@@ -106,6 +111,15 @@ def test_nothing_is_left_to_do(kept: Kept) -> None:
     assert kept.operator.good("plan", "--exit-code").result["changes"] == []
 
 
+def test_a_wrong_identity_opens_nothing(kept: Kept, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(f"{pyrage.x25519.Identity.generate()}\n", encoding="utf-8")
+    run = kept.operator.run("restore", "--yes", options=("--json", "--identity", str(other)))
+    found = error(run)
+    assert run.code != 0 and "identity" in f"{found['what']} {found['why']}" and found["next"], found
+    assert kept.operator.run("status").code == 0
+
+
 @pytest.mark.long
 def test_a_dead_vendor_stops_nobody(kept: Kept) -> None:
     kept.vendors["east"].stop()
@@ -114,19 +128,32 @@ def test_a_dead_vendor_stops_nobody(kept: Kept) -> None:
             writer.wait_for(10)
             time.sleep(40)
             west = kept.archive("west")
+            kept.operator.on("kept-all-1", SEGMENTS)
+            within(60, "word that east is out", lambda: "east is out of the archiving" in problems(kept))
+            writer.wait_for(max(writer.taken) + 5)
         assert not writer.refused, f"{writer.refused} were refused"
         assert west["archiving"] and west["lag"] <= RECOVERY_POINT, west
+        assert kept.archive("west")["lag"] <= RECOVERY_POINT
         east = kept.archive("east")
-        assert east["error"], east
+        assert east["error"] and not east["archiving"], east
     finally:
         kept.vendors["east"].start()
-    deadline = time.monotonic() + 120
+    # By itself, with a full backup.
+    deadline = time.monotonic() + 300
     while True:
         east = kept.archive("east")
-        if not east["error"] and east["archiving"] and east["lag"] <= RECOVERY_POINT:
+        good = not east["error"] and east["archiving"] and not east["needs_full"]
+        if good and east["lag"] <= RECOVERY_POINT and kept.operator.run("status").code == 0:
             break
-        assert time.monotonic() < deadline, east
+        assert time.monotonic() < deadline, (east, problems(kept))
         time.sleep(5)
+
+
+def problems(kept: Kept) -> str:
+    """What makes `status` fail, which then ends with 1."""
+    run = kept.operator.run("status")
+    assert run.code == (1 if run.result["problems"] else 0), run.result
+    return "; ".join(run.result["problems"])
 
 
 @pytest.mark.parametrize(
