@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tests.components.moving.machines import HOST
@@ -16,12 +16,12 @@ from tests.components.moving.machines import HOST
 class Crowd:
     """acknowledged: numbers whose write was answered with 200. failed: what was answered otherwise, in words."""
 
-    def __init__(self, address: str, people: int = 4) -> None:
+    def __init__(self, address: str, numbers: Iterator[int], people: int = 4) -> None:
         self.address = address
         self.acknowledged: list[int] = []
         self.failed: list[str] = []
         self.longest = 0.0
-        self._number = itertools.count(1)
+        self._number = numbers
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._write, daemon=True) for _ in range(people)]
 

@@ -9,7 +9,6 @@
     reopen     the old side serves again; never after it gave its permit
     follow     the old side's database follows the new one
     end        tunnels, slots and records go
-    trial      on a machine that is thrown away: how long the new side takes
     serve      what sshd starts for a peer
 
 Used by units: fence, conduct, tunnel database|forward, work standby|files.
@@ -32,7 +31,6 @@ import copies
 import fence
 import standby
 import state
-import trial
 import tunnel
 from ground import Failure
 
@@ -65,7 +63,6 @@ ANSWERS = {
     "reopen": reopen,
     "follow": after.follow,
     "end": after.end,
-    "trial": trial.run,
 }
 WORK = {
     ("serve",): agent.serve,

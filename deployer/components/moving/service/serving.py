@@ -189,9 +189,10 @@ def reopen(config: dict[str, Any]) -> list[str]:
 def end_quiet(config: dict[str, Any]) -> None:
     QUIET.unlink(missing_ok=True)
     found = [_RUNTIME / f"{name}.d" / "deploy-quiet.conf" for name in config["sms_first"]]
-    for path in found:
+    there = [path for path in found if path.exists()]
+    for path in there:
         path.unlink(missing_ok=True)
-    if found:
+    if there:
         systemd.reload()
 
 
@@ -208,6 +209,7 @@ def open_new(config: dict[str, Any]) -> None:
     # Of an earlier move, in which this was the old side: its ports are the app's again.
     unmark(FORWARDING)
     systemd.stop(["deploy-moving-forward.service"], 5)
+    end_quiet(config)
     unmark(CLOSED)
     if systemd.exists(systemd.GUARD):
         # The permit is the proof, and the claim is made: no vendor that is slow to answer is waited for.

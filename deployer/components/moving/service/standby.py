@@ -85,6 +85,8 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
                 raise Failure("closing the new side", why, "see whether it is the live one: deploy status")
         state.mark(FENCED)
         state.mark(CLOSED)
+        # Of an earlier move, in which this was the old side.
+        serving.end_quiet(config)
     if config["side"] == "old" and config["lead"]:
         postgres.role(str(config["replication"]["password_verifier"]))
     return {"prepared": True}
