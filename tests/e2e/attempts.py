@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.killing import Event, alive, family
@@ -109,16 +109,11 @@ class Attempt:
             os.kill(process, signal.SIGKILL)
 
 
-@dataclass
 class Looking:
-    """Asks every machine about once a second whether it serves, from its console. both: moments at which two did."""
-
-    moving: Moving
-    both: list[str]
-    looks: int = 0
+    """Sees at every machine, several times a second, whether its database takes writes. both: moments at which two did."""
 
     def __init__(self, moving: Moving) -> None:
-        self.moving, self.both = moving, []
+        self.moving, self.both, self.looks = moving, list[str](), 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -131,15 +126,28 @@ class Looking:
         self._thread.join(60)
 
     def _look(self) -> None:
-        while not self._ended.wait(0.7):
-            try:
-                primaries = self.moving.primaries()
-            except (OSError, AssertionError, subprocess.SubprocessError):
-                # A machine that goes away while it is asked.
-                continue
+        sites: list[tuple[Site, int]] = []
+        found = 0.0
+        while not self._ended.wait(0.2):
+            if time.monotonic() - found > 2:
+                sites, found = [(one, one.leader) for one in self.moving.all()], time.monotonic()
+            ready = [site.name for site, leader in sites if leader and site.postmaster(leader) == "ready"]
             self.looks += 1
-            if len(primaries) > 1:
-                self.both.append(f"{time.time():.1f}: {primaries}")
+            if len(ready) > 1 and len(sure := self._sure()) > 1:
+                self.both.append(f"{time.time():.1f}: {sure}")
+
+    def _sure(self) -> list[str]:
+        """Of the databases themselves: a file may be left of one that was killed."""
+        try:
+            return self.moving.primaries()
+        except (OSError, AssertionError, subprocess.SubprocessError):
+            # A machine that goes away while it is asked.
+            return []
+
+
+def pressure() -> float:
+    """Percent of the last minute in which something here waited for a processor."""
+    return float(Path("/proc/pressure/cpu").read_text().split("avg60=")[1].split()[0])
 
 
 def live(moving: Moving, bound: float) -> str:

@@ -21,6 +21,9 @@ exec ssh -i /run/by-hand/key -o UserKnownHostsFile=/run/by-hand/known_hosts -o B
 END
 chmod 755 ssh
 there="./ssh root@{target}"
+install='command -v rsync >/dev/null || (apt-get -q update && apt-get -q -y install --no-install-recommends rsync)'
+sh -c "$install" >&2
+$there "$install" >&2
 rsync -a -e ./ssh /etc/deploy/ root@{target}:/etc/deploy/
 rsync -a -e ./ssh --include='matrix*' --exclude='*' /etc/systemd/system/ root@{target}:/etc/systemd/system/
 $there rm -rf '/etc/systemd/system/matrix*.service.d' '&&' systemctl daemon-reload

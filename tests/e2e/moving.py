@@ -69,8 +69,22 @@ class Site:
         return self.folder / "root"
 
     @property
+    def leader(self) -> int:
+        """Id of its systemd's process here; 0 when it does not run."""
+        return processes.leader(self.folder)
+
+    @property
     def runs(self) -> bool:
-        return bool(processes.leader(self.folder))
+        return bool(self.leader)
+
+    def postmaster(self, leader: int) -> str:
+        """What its database says of itself in postmaster.pid: "ready" (takes writes), "standby", "starting", "stopping";
+        "" when it does not run. Costs no process; what was killed leaves its last word."""
+        try:
+            text = Path(f"/proc/{leader}/root/var/lib/postgresql/17/main/postmaster.pid").read_text()
+        except OSError:
+            return ""
+        return text.splitlines()[7].strip() if text.count("\n") > 7 else ""
 
     def console(self, command: str, *, check: bool = True) -> str:
         """Output of a shell command on the machine, without SSH."""

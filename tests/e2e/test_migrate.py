@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.attempts import Attempt, Looking, live
+from tests.e2e.attempts import Attempt, Looking, live, pressure
 from tests.e2e.by_hand import by_hand
 from tests.e2e.crowd import Crowd, Pace
 from tests.e2e.faults import Case, suffer
@@ -21,8 +21,11 @@ from tests.rig.world import World
 
 # Seconds that requests may wait in a clean move with the Matrix app.
 PAUSE = 10.0
-# Seconds of a client's own way beside the pause, on a computer that has other work.
+# Seconds of a client's own way beside the pause.
 BESIDE = 3.0
+# Percent of time in which something waits for a processor, above which this computer has other work; and how much longer
+# a pause may then be.
+BUSY, LONGER = 60, 3
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Life:
     def move(self, *words: str, to: str) -> dict[str, Any]:
         """With the crowd at work before, during and after it. Nobody may notice more than a wait."""
         moving, crowd, old = self.moving, self.crowd, self.place
+        busy = pressure() > BUSY
         with crowd, Looking(moving) as looking:
             time.sleep(4)
             began = time.time()
@@ -49,8 +53,9 @@ class Life:
         assert looking.both == [] and looking.looks > 3, looking
         print(f"\n{old} -> {to}: {figures(done)}, longest wait {waited:.1f} s\n  {crowd.figures()}")
         crowd.check()
-        assert done["pause_seconds"] <= PAUSE, done
-        assert waited <= done["pause_seconds"] + BESIDE, (waited, done)
+        slower = LONGER if busy else 1
+        assert done["pause_seconds"] <= PAUSE * slower, (done, busy)
+        assert waited <= done["pause_seconds"] + BESIDE * slower, (waited, done)
         self.moves.append({**done, "old": old, "new": to, "longest_wait": waited})
         return done
 
