@@ -91,7 +91,7 @@ def migrate(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
         times = Times(sink)
         run = bringing.make_machines(sides.new, locks["new"], started, began)
         sides.machines["new"] = run.machines
-        done = _done_already(sides, run)
+        done = _under_way(sides, run, wish)
         with ExitStack() as watching:
             if done is None:
                 _approach(sides, run, wish, times, locks["old"], follows)
@@ -192,8 +192,8 @@ def _ask(sides: Sides) -> None:
         )
 
 
-def _done_already(sides: Sides, run: bringing.Run) -> Cutover | None:
-    """A cutover that ended while nobody looked: the machines know. One that runs is followed by `cutover` itself."""
+def _under_way(sides: Sides, run: bringing.Run, wish: Wish) -> Cutover | None:
+    """A cutover that went on while nobody looked, followed to its end: the machines know. None before there is one."""
     if run.new or not sides.move.places:
         return None
     session = sides.new
@@ -205,10 +205,14 @@ def _done_already(sides: Sides, run: bringing.Run) -> Cutover | None:
         return None
     if found.id != sides.move.id:
         return None
-    if found.permit == "given" or found.state == "unknown":
-        readying_old(sides)
-        return found if found.state == "done" else handover.cutover(sides, MAX_PAUSE, old_is_dead=False)
-    return None
+    if found.state != "running" and found.permit != "given" and found.state != "unknown":
+        return None
+    readying_old(sides)
+    if found.state == "done":
+        return found
+    if found.state == "running":
+        return handover.follow(sides, wish.max_pause)
+    return handover.cutover(sides, wish.max_pause, old_is_dead=wish.old_is_dead)
 
 
 def readying_old(sides: Sides) -> None:
