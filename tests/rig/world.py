@@ -99,6 +99,9 @@ class World:
     def stop(self) -> None:
         """Delete every machine on the bridge: ours, and those of deployments whose test broke off."""
         for path in sorted((self.folder / "machines" / "machines").glob("*.json")):
+            if not path.exists():
+                # It went with another one of its deployment.
+                continue
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
             owner = Deployment(labels["deploy-stack"], labels["deploy-inventory"])
             provider = local.make(self.options, owner)
