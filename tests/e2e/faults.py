@@ -225,7 +225,9 @@ def ready(moving: Moving, crowd: Crowd, case: Case) -> tuple[str, str, tuple[str
         place, move = live(moving, BOOT), moving.move
     other = "aws" if place == "hetzner" else "hetzner"
     if move and move.phase == "moved":
-        if not case.fresh and {move.old, move.new} == {f"agora@{place}", f"agora@{other}"}:
+        former = moving.site(other)
+        # Whether there is a way back: a machine that was dead does not follow.
+        if not case.fresh and former.postmaster(former.leader) == "standby":
             return place, other, ("--back",)
         moving.retire()
         crowd.outside.account = moving.account(place)

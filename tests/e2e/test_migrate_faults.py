@@ -17,6 +17,7 @@ from tests.e2e.attempts import Attempt, Looking, live
 from tests.e2e.crowd import Crowd, Pace
 from tests.e2e.faults import BOOT, CASES, MAX_PAUSE, PHASES, TWICE, Case, ready, suffer
 from tests.e2e.moving import Moving
+from tests.e2e.scratch import within
 from tests.rig.cutting import Cut
 from tests.rig.world import World
 
@@ -94,6 +95,33 @@ def test_contact_lost_between_the_permit_and_its_answer(
     raise AssertionError("the answer was always faster than the cut")
 
 
+def test_the_old_side_is_dead_for_good(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commits wait for the standby before anything is held, so that nothing acknowledged is lost with the machine."""
+    moving, crowd = ground
+    crowd.forget()
+    old, new, words = ready(moving, crowd, Case("held", "old"))
+    with Looking(moving) as looking, crowd:
+        attempt = Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
+        assert attempt.until(PHASES["held"])
+        moving.site(old).pull_the_plug()
+        died = time.monotonic()
+        assert attempt.end() > 0 and attempt.error["next"], attempt.error
+        assert moving.serving() == []
+        moving.moved("--resume", "--old-is-dead")
+        assert live(moving, BOOT) == new
+        seconds = time.monotonic() - died
+        former = moving.switch_on(old)
+        within(BOOT, "the old machine", lambda: former.console("systemctl is-system-running", check=False))
+        time.sleep(20)
+        assert moving.serving() == [new] and not former.primary and not former.app
+    assert looking.both == []
+    crowd.check(failed=True, twice=TWICE)
+    moving.retire()
+    crowd.outside.account = moving.account(new)
+    with capsys.disabled():
+        print(f"\nthe old side died while it held: the new one served {seconds:.0f} s after")
+
+
 def test_two_operators(ground: Ground) -> None:
     """The second is told who is at work; the first one's move is not disturbed."""
     moving, crowd = ground
@@ -111,4 +139,4 @@ def test_two_operators(ground: Ground) -> None:
 
 def test_how_many(done: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        print(f"\n{len(done)} of {len(CASES)} cases, and two by name")
+        print(f"\n{len(done)} of {len(CASES)} cases, and three by name")
