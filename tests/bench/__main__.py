@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import backups, first, machines, single
+from tests.bench import backups, first, machines, moving, single
 from tests.bench.figures import Figure, show
 from tests.bench.place import bench_world
 from tests.e2e.operator import CHECKOUT
@@ -29,9 +29,10 @@ PARTS: dict[str, tuple[str, Callable[..., list[Figure]]]] = {
         "restore of database and files beside their tools by hand; archiving and commits",
         backups.backups,
     ),
+    "moving": ("the pause of a move with 0.1, 1 and 5 GB of database, and 20,000 files", moving.moving),
 }
 # Those that take long, and those whose sizes can be changed.
-LONG, SCALED = ("first", "backups"), ("backups",)
+LONG, SCALED = ("first", "backups", "moving"), ("backups", "moving")
 
 
 def main() -> None:
@@ -46,7 +47,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each quick figure")
     parser.add_argument("--json", type=Path, default=CHECKOUT / "tests" / "artefacts" / "bench.json")
     parser.add_argument("--quick", action="store_true", help="without " + " and ".join(LONG))
-    parser.add_argument("--scale", type=float, default=1, help="sizes of `backups`, as a share (default 1)")
+    parser.add_argument(
+        "--scale", type=float, default=1, help="sizes of `backups` and `moving`, as a share (default 1)"
+    )
     asked = parser.parse_args()
     if unknown := sorted(set(asked.parts) - set(PARTS)):
         parser.error(f"no measurement is called {', '.join(unknown)}; there are {', '.join(PARTS)}")
