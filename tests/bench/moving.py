@@ -17,6 +17,7 @@ from typing import Any
 from deployer.core.keytext import public_ssh
 from deployer.core.machine import Deployment
 from providers import local
+from tests.bench.backups import archive
 from tests.bench.figures import Figure
 from tests.bench.place import local_section, operator, reaching, vendors
 from tests.e2e.operator import Operator
@@ -112,8 +113,10 @@ def _fill(who: Operator, place: str, more: int, index: int, scale: float) -> Non
     )
     data = json.loads(shell.run("cat /etc/deploy/backups/settings.json"))["data"]
     media = next(one["where"] for one in data if one["name"].endswith("media"))
-    # base64 makes 4 of 3.
+    # Their WAL goes to the other side only; base64 makes 4 of 3.
+    archive(shell, on=False)
     shell.run(f"bash -c {shlex.quote(FILL_DATABASE.replace('BYTES', str(more * 3 // 4)))}", timeout=PATIENCE)
+    archive(shell, on=True)
     count = int(FILES * scale)
     first, last = (count * part // len(SIZES) for part in (index, index + 1))
     arguments = f"{media} {first} {last} {FILES_BYTES // FILES}"
