@@ -64,7 +64,7 @@ def machines(rig: World, package_layer: Path) -> RealMachines:
     return made
 
 
-@pytest.fixture(scope="module", params=["hetzner", "aws"])
+@pytest.fixture(scope="module", params=["hetzner", pytest.param("aws", marks=pytest.mark.long)])
 def cloud(
     request: pytest.FixtureRequest,
     rig: World,
