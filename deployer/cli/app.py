@@ -59,7 +59,7 @@ def execute(
 
     \b
     Example:
-      deploy app exec --provider local -- register_new_matrix_user -c {config}/homeserver.yaml -u anna
+      deploy app exec --provider local --process synapse -- register_new_matrix_user -c {config}/homeserver.yaml -u anna
       deploy app exec --provider local --process web -- python manage.py shell
       deploy app exec --provider local -- sqlite3 {data}/notes.db < report.sql
     """
