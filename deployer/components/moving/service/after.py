@@ -46,6 +46,8 @@ def follow(config: dict[str, Any]) -> dict[str, Any]:
             postgres.configure(values)
             postgres.put(DATA / "standby.signal", "")
             systemd.must_start("starting the standby", [unit], 300)
+            # Its own, for what it led before: it would keep WAL for nobody.
+            postgres.slot(False)
         else:
             standby.tunnel(config)
         end = time.monotonic() + 60

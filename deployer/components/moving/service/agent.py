@@ -13,6 +13,7 @@ from typing import Any
 
 import conduct
 import copies
+import cutover
 import fence
 import postgres
 import promote
@@ -49,7 +50,7 @@ def fence_state(config: Body, body: Body) -> Body:
 
 
 def conduct_state(config: Body, body: Body) -> Body:
-    return conduct.status(config)
+    return cutover.status(config)
 
 
 def reopen(config: Body, body: Body) -> Body:

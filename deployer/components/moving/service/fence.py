@@ -1,4 +1,4 @@
-"""The fence of the old side, and its dead-man: `move.py fence`. What may happen stands in rules.py.
+"""The fence of the old side. What may happen stands in rules.py; the dead-man in deadman.py.
 
 One lock: every verb holds it from reading the record to the last of its work, and so does the dead-man. What a verb
 decided is on the disk before it acts, and before it answers. All of a verb's work has bounds, so the dead-man, which
@@ -24,10 +24,8 @@ from rules import Asked, Fence
 from state import now
 
 UNIT = "deploy-moving-fence.service"
-# Seconds: of being armed, without a pause; that a verb waits for another one; between two looks of the dead-man.
-ARMED, WAIT, LOOK = 120, 90, 0.25
-# Seconds without the standby after which commits are no longer waited for.
-GONE = 3.0
+# Seconds: of being armed, without a pause; that a verb waits for another one.
+ARMED, WAIT = 120, 90
 # Seconds that the proxies hold beyond the longest pause: what opens them first is forwarding, or reopening.
 BEYOND = 120
 
@@ -62,6 +60,9 @@ def arm(config: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     state.side(config, "old", "arming the fence")
     who = asked(body)
     with _locked("arming the fence"):
+        if why := rules.due(load(), now(), state.boot()):
+            # Killed before its dead-man lived, it would stand in the way for ever.
+            put_back(config, why, None)
         fence = _arm(who, bool(body.get("peer")))
         if fence.state != "armed":
             # It was asked again after a silence, and is further already.
@@ -155,6 +156,7 @@ def permit(config: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         before = load()
         after = rules.permit(before, asked(body), now(), state.boot(), time.time())
         if after != before:
+            serving.must_be_shut(config)
             save(after)
         return shown(after)
 
@@ -179,10 +181,10 @@ def reopen(config: dict[str, Any], body: dict[str, Any], why: str) -> dict[str, 
     """Everything is put back, unless the permit was given. body: {} for the operator and the dead-man."""
     who = asked(body) if body else None
     with _locked("reopening this side"):
-        return _reopen(config, why, who)
+        return put_back(config, why, who)
 
 
-def _reopen(config: dict[str, Any], why: str, who: Asked | None) -> dict[str, Any]:
+def put_back(config: dict[str, Any], why: str, who: Asked | None) -> dict[str, Any]:
     current = load()
     fence = rules.reopen(current, why, who)
     if fence is None:
@@ -231,83 +233,3 @@ def shown(fence: Fence | None) -> dict[str, Any]:
     body = fence.body()
     body["deadline"] = round(time.time() + fence.deadline - now(), 3) if here else 0.0
     return body
-
-
-# --- the dead-man ---
-
-
-def dead_man(config: dict[str, Any]) -> int:
-    """Runs as long as this side may have to be reopened, or has something to end after its permit."""
-    watch = Watch()
-    first = True
-    while True:
-        fence = load()
-        why = rules.due(fence, now(), state.boot())
-        if why:
-            with state.lock("fence", None):
-                # Under the lock: a verb may have decided otherwise meanwhile.
-                fence = load()
-                if why := rules.due(fence, now(), state.boot()):
-                    if first:
-                        # Reopening may take longer than systemd waits for a start.
-                        systemd.ready()
-                        first = False
-                    open_if_allowed(config, fence, why)
-        if first:
-            systemd.ready()
-            first = False
-        fence = load()
-        if fence is None or fence.state == "reopened":
-            return 0
-        if fence.state == "permitted":
-            serving.let_go(config)
-            return 0
-        watch.look(fence)
-        time.sleep(LOOK)
-
-
-def open_if_allowed(config: dict[str, Any], fence: Fence | None, why: str) -> None:
-    """The machine with the database decides for itself; another one asks it."""
-    assert fence
-    if fence.peer and fence.state != "reopening":
-        try:
-            answer = remote.call(state.lead(config), "fence-state", {}, 10)
-        except Failure:
-            # Not known: nothing opens here.
-            return
-        if (answer["id"], answer["attempt"]) == (fence.id, fence.attempt) and answer["state"] == "permitted":
-            save(rules.told(fence, float(answer["permitted_at"])))
-            return
-        if answer["state"] not in ("none", "reopening", "reopened"):
-            return
-        why = f"the machine with the database serves again: {answer.get('why') or 'it knows of no move'}"
-    _reopen(config, why, None)
-
-
-class Watch:
-    """While commits wait for the standby: once it is gone, or silent, they do not."""
-
-    def __init__(self) -> None:
-        self.good = self.looked = time.monotonic()
-        self.stuck = ""
-
-    def look(self, fence: Fence) -> None:
-        if fence.peer or fence.state != "armed" or time.monotonic() - self.looked < 1:
-            return
-        self.looked = time.monotonic()
-        try:
-            # Nothing while nobody waits; else how far the standby is, "gone" when there is none.
-            found = postgres.sql(
-                f"SELECT coalesce((SELECT flush_lsn::text FROM pg_stat_replication"
-                f" WHERE application_name = '{postgres.STANDBY}' AND state = 'streaming'), 'gone')"
-                f" WHERE current_setting('{postgres.SYNC}') <> '' AND (EXISTS (SELECT FROM pg_stat_activity"
-                " WHERE wait_event = 'SyncRep') OR NOT EXISTS (SELECT FROM pg_stat_replication"
-                f" WHERE application_name = '{postgres.STANDBY}' AND state = 'streaming'))",
-                timeout=6,
-            )
-        except Failure:
-            return
-        if not found or found != self.stuck:
-            self.good, self.stuck = time.monotonic(), found
-        elif time.monotonic() - self.good > GONE:
-            postgres.wait_for_none()

@@ -28,7 +28,10 @@ import after
 import agent
 import conduct
 import copies
+import cutover as switchover
+import deadman
 import fence
+import preparing
 import standby
 import state
 import tunnel
@@ -39,7 +42,7 @@ def status(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "standby": standby.status(config),
         "files": copies.status(config),
-        "cutover": conduct.status(config),
+        "cutover": switchover.status(config),
         "fence": fence.shown(fence.load()),
         "follow": after.followed(config),
     }
@@ -51,11 +54,11 @@ def reopen(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def cutover(config: dict[str, Any]) -> dict[str, Any]:
-    return conduct.cutover(config, json.loads(sys.stdin.read()))
+    return switchover.cutover(config, json.loads(sys.stdin.read()))
 
 
 ANSWERS = {
-    "prepare": standby.prepare,
+    "prepare": preparing.prepare,
     "standby": standby.start,
     "files": copies.start,
     "status": status,
@@ -66,7 +69,6 @@ ANSWERS = {
 }
 WORK = {
     ("serve",): agent.serve,
-    ("fence",): fence.dead_man,
     ("conduct",): conduct.run,
     ("tunnel", "database"): lambda config: tunnel.run(config, "database"),
     ("tunnel", "forward"): lambda config: tunnel.run(config, "forward"),
@@ -81,6 +83,8 @@ def main() -> int:
         if len(words) == 1 and words[0] in ANSWERS:
             print(json.dumps(ANSWERS[words[0]](state.settings()), indent=1))
             return 0
+        if words == ("fence",):
+            return deadman.main()
         if words in WORK:
             return WORK[words](state.settings())
     except Failure as failure:

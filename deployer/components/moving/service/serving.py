@@ -110,6 +110,16 @@ def stop_database(config: dict[str, Any], bound: float) -> str:
     return str(found["checkpoint"])
 
 
+def must_be_shut(config: dict[str, Any]) -> None:
+    """Looked at once more before the permit is given. Raises Failure."""
+    what = "giving the permit to promote"
+    missing = [str(path) for path in (CLOSED, FENCED) if not path.exists()]
+    left = systemd.running([*units(config), str(config["database_unit"])])
+    if missing or left:
+        why = f"missing: {', '.join(missing)}" if missing else f"still runs: {', '.join(left)}"
+        raise Failure(what, why, "somebody started it by hand: begin the switchover anew")
+
+
 # --- after the permit ---
 
 
@@ -127,6 +137,9 @@ def let_go(config: dict[str, Any]) -> None:
             gone = True
     if gone:
         systemd.reload()
+    if config["proxy_unit"]:
+        # After a boot the guard has kept it down.
+        systemd.call("start", "--no-block", str(config["proxy_unit"]))
     systemd.start(WATCH[:1], 20)
 
 

@@ -36,7 +36,6 @@ class Record:
             "done_bytes": 0,
             "total_bytes": 0,
             "seconds": {},
-            "raised": [],
         }
         if known.get("id") == config["id"]:
             self.body |= known
@@ -69,32 +68,6 @@ def spare(config: dict[str, Any]) -> None:
 
 
 # --- verbs ---
-
-
-def prepare(config: dict[str, Any]) -> dict[str, Any]:
-    """Folders, marks, the role. A machine of the new side is closed from here until it is promoted."""
-    for folder in (state.STATE, state.RUN):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if config["side"] == "new" and not promoted(config):
-        if not CLOSED.exists():
-            busy = systemd.running(
-                [*serving.units(config), config["proxy_unit"]] if config["proxy_unit"] else []
-            )
-            if [name for name in busy if name in serving.units(config, "app")]:
-                why = f"something serves on it: {', '.join(busy)}"
-                raise Failure("closing the new side", why, "see whether it is the live one: deploy status")
-        state.mark(FENCED)
-        state.mark(CLOSED)
-        # Of an earlier move, in which this was the old side.
-        serving.end_quiet(config)
-    if config["side"] == "old" and config["lead"]:
-        postgres.role(str(config["replication"]["password_verifier"]))
-    return {"prepared": True}
-
-
-def promoted(config: dict[str, Any]) -> bool:
-    known = state.load("conduct")
-    return known.get("id") == config["id"] and known.get("permit") == "given"
 
 
 def start(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""Before a move: folders, marks, the role of the standby."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import postgres
+import serving
+import state
+import systemd
+from ground import Failure
+from state import CLOSED, FENCED
+
+
+def prepare(config: dict[str, Any]) -> dict[str, Any]:
+    """Folders, marks, the role. A machine of the new side is closed from here until it is promoted."""
+    for folder in (state.STATE, state.RUN):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if config["side"] == "new" and not promoted(config):
+        if systemd.active(systemd.GUARD):
+            why = "the guard says that this machine may serve: it is of the live side"
+            raise Failure("closing the new side", why, "see `deploy status`")
+        if not CLOSED.exists() and (busy := systemd.running(serving.units(config, "app"))):
+            why = f"something serves on it: {', '.join(busy)}"
+            raise Failure("closing the new side", why, "see whether it is the live one: deploy status")
+        state.mark(FENCED)
+        state.mark(CLOSED)
+        # Of an earlier move, in which this was the old side.
+        serving.end_quiet(config)
+    if config["side"] == "old" and config["lead"]:
+        postgres.role(str(config["replication"]["password_verifier"]))
+    return {"prepared": True}
+
+
+def promoted(config: dict[str, Any]) -> bool:
+    known = state.load("conduct")
+    return known.get("id") == config["id"] and known.get("permit") == "given"
