@@ -32,7 +32,9 @@ def service_files(component: str) -> dict[str, str]:
     """All programs of a component by name, where every machine that has one needs them all."""
     package = Path(__file__).resolve().parent.parent
     folder = package / "components" / component / "service"
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir()) if path.is_file()}
+    return {
+        path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir()) if path.is_file()
+    }
 
 
 def service_file(component: str, name: str) -> str:

@@ -54,7 +54,7 @@ def test_resume_goes_on_with_what_is_under_way() -> None:
 def test_one_move_at_a_time() -> None:
     moves.refuse(move(), "hetzner", "aws")
     moves.refuse(move(MOVED), "aws", "baremetal")
-    with pytest.raises(InputError, match="has begun .* and has not ended") as caught:
+    with pytest.raises(InputError, match=r"has begun .* and has not ended") as caught:
         moves.refuse(move(), "hetzner", "baremetal")
     assert "--give-up" in caught.value.next
 
@@ -69,7 +69,9 @@ def sides(fence: str = "reopened", why: str = "the deadline has passed") -> Any:
 
 
 def cutover(**more: Any) -> actions.Cutover:
-    return actions.status({"cutover": {"phase": "files", "error": {"why": "the disk is full"}, **more}}).cutover
+    return actions.status(
+        {"cutover": {"phase": "files", "error": {"why": "the disk is full"}, **more}}
+    ).cutover
 
 
 def test_what_was_taken_back_says_that_the_old_side_serves() -> None:
