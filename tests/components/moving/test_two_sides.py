@@ -102,6 +102,14 @@ def pair() -> Iterator[Pair]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def kill_when(pair: Pair, pattern: str, then: str = "") -> None:
+    """kill -9 of the conductor as soon as its record says so."""
+    pair.new.shell.run(
+        f'systemd-run --quiet --collect --unit=killer bash -c \'until grep -q "{pattern}" {CONDUCT}; do sleep 0.01;'
+        f" done; systemctl kill --signal=KILL deploy-moving-conduct.service; echo killed{then}'"
+    )
+
+
 def reboot(side: Side) -> None:
     before = side.shell.run("cat /proc/sys/kernel/random/boot_id")
     side.shell.attempt("systemctl reboot")
@@ -159,15 +167,19 @@ def test_a_reboot_before_the_permit_reopens(pair: Pair) -> None:
 
 
 def test_killed_in_the_pause_it_goes_back_and_run_again_it_moves(pair: Pair) -> None:
+    kill_when(pair, "held_at.*[1-9]", "; systemctl stop deploy-moving-conduct.service")
     with pair.crowd() as crowd:
-        # The first attempt of this conductor is over for the old side: as if it came too late.
-        for _ in range(3):
-            pair.cutover()
-            found = pair.end()
-            assert found["permit"] == "none" or found["state"] == "done", found
-            if found["state"] == "done":
-                break
-        assert found["state"] == "done", found
+        pair.cutover(15)
+        pair.old.await_("held", lambda found: found["fence"]["state"] in ("held", "fenced"))
+        pair.old.await_("reopened", lambda found: found["fence"]["state"] == "reopened", 120)
+        assert "killed" in pair.new.shell.run("journalctl -u killer -o cat")
+        pair.only(pair.old, pair.new)
+        assert pair.new.good("status")["cutover"]["permit"] == "none"
+        time.sleep(1)
+        pair.cutover()
+        found = pair.end()
+        # Two were made by hand above, one was killed.
+        assert found["state"] == "done" and found["attempt"] == 4, found
         time.sleep(1)
     print(json.dumps(found["seconds"]))
     pair.count(crowd, pair.new)
@@ -207,12 +219,7 @@ def test_back_with_a_conductor_that_is_killed_after_the_permit(pair: Pair) -> No
     assert pair.old.good("follow")["state"] == "streaming"
     pair.turn()
     pair.open()
-    pair.new.shell.run(
-        'systemd-run --quiet --unit=killer bash -c \'until grep -q "permit.*given" '
-        + CONDUCT
-        + "; do sleep 0.01;"
-        " done; systemctl kill --signal=KILL deploy-moving-conduct.service; echo killed'"
-    )
+    kill_when(pair, "permit.*given")
     with pair.crowd() as crowd:
         pair.cutover()
         found = pair.end()

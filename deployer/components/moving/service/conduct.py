@@ -125,6 +125,10 @@ class Conductor:
         for one in self.config["machines"]:
             if one["name"] != self.config["machine"]:
                 remote.call(one, "hello", {}, 15)
+        known = self.ask("fence-state", 30)
+        if known["id"] == self.record["id"] and known["state"] == "reopened":
+            # Also of one whose record is lost here: its words must not be taken for ours.
+            self.note(attempt=max(self.record["attempt"], known["attempt"] + 1))
         self.others("fresh-files", 30)
         facts = self.ask("facts", 30)
         self.tell("database", f"{facts['bytes'] >> 20} MiB, {found['lag_bytes']} bytes behind")
