@@ -38,7 +38,7 @@ _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask; needed where 
     default=25.0,
     show_default=True,
     metavar="SECONDS",
-    help="Longer than this nobody waits: the old side opens again. After 30 the proxy answers 503.",
+    help="Without its permit by then, the old side opens again. After 30 the proxy answers 503.",
 )
 @click.option("--old-is-dead", is_flag=True, help="The old side is gone for good: go on without its word.")
 @click.option(
