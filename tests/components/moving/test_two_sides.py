@@ -24,6 +24,9 @@ BRIDGE, PREFIX = f"dmove{NUMBER}", f"10.{246 + NUMBER % 8}.2"
 CONDUCT = "/var/lib/deploy/moving/conduct.json"
 SERVING = ("notes-web", "gateway", "carrier", "postfix", "valkey-server", "postgresql@17-main")
 
+# Two machines and their restarts take minutes; in the default run a whole stack moves (tests/e2e/test_migrate.py).
+pytestmark = pytest.mark.long
+
 
 class Pair:
     """Who is live, who is not, and all that was ever acknowledged."""
