@@ -5,9 +5,11 @@ the channel to it. Neither changes anything for the public.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deployer.components.moving.actions import Files, Standby
+from deployer.core.amounts import clock
 from deployer.core.errors import DeployError
 from deployer.core.events import Event
 from deployer.core.machine import Machine
@@ -150,7 +152,7 @@ def copy(sides: Sides) -> None:
     for name in sides.names("new"):
         sides.ask("new", name, "files")
     began = heard = time.monotonic()
-    told = ""
+    told, first = "", None
     while True:
         try:
             found = {name: sides.status("new", name) for name in sides.names("new")}
@@ -163,7 +165,9 @@ def copy(sides: Sides) -> None:
         _stop_if_failed(found, lead)
         standby = found[lead].standby
         files = [one.files for one in found.values()]
-        words = _words(standby, files)
+        if first is None and standby.done:
+            first = (time.monotonic(), standby.done)
+        words = _words(standby, files, first)
         ready = (
             standby.state == "streaming"
             and standby.lag is not None
@@ -198,13 +202,22 @@ def _stop_if_failed(found: Mapping[str, Any], lead: str) -> None:
                 )
 
 
-def _words(standby: Any, files: list[Any]) -> str:
+def _words(standby: Standby, files: Sequence[Files], first: tuple[float, int] | None) -> str:
+    """first: when the first bytes were seen, and how many."""
     if standby.state == "streaming":
         behind = "" if standby.lag is None else f", {standby.lag >> 10} KiB behind"
         text = f"database streams{behind if standby.lag and standby.lag > NEAR else ''}"
     elif standby.total:
-        text = f"database: {100 * standby.done // standby.total} % of {standby.total >> 20} MiB"
+        text = f"database: {100 * standby.done // standby.total} % of {standby.total >> 20} MiB{_left(standby, first)}"
     else:
         text = f"database: {standby.phase or 'beginning'}"
     passes = min((one.passes for one in files), default=0)
     return f"{text}; files: {'compared' if passes else 'first pass'}"
+
+
+def _left(standby: Standby, first: tuple[float, int] | None) -> str:
+    """How long the copy will take from now on, when that can be told."""
+    if first is None or (seconds := time.monotonic() - first[0]) < 5 or standby.done <= first[1]:
+        return ""
+    left = (standby.total - standby.done) * seconds / (standby.done - first[1])
+    return f", about {clock(max(left, 1))} left"
