@@ -124,7 +124,7 @@ def hold(config: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         if fence.peer:
             _part(config, fence, str(body["part"]))
         else:
-            for part in ("hold", "app", "rest"):
+            for part in ("hold", "drain", "close"):
                 order(config, body, "hold", lambda part=part: _part(config, fence, part), part=part)  # type: ignore[misc]
         return shown(fence)
 
@@ -132,10 +132,10 @@ def hold(config: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
 def _part(config: dict[str, Any], fence: Fence, part: str) -> None:
     if part == "hold":
         serving.hold(config, fence.max_pause + BEYOND)
-    elif part == "app":
-        serving.close_app(config, left(fence))
+    elif part == "drain":
+        serving.drain(config, left(fence))
     else:
-        serving.close_rest(config, left(fence))
+        serving.close(config, left(fence))
 
 
 def fence(config: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:

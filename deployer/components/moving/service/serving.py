@@ -15,8 +15,8 @@ from ground import Failure
 from state import CLOSED, FENCED, FORWARDING, RUN, mark, sync_folder, unmark
 
 HOLD = Path("/usr/local/lib/deploy/proxy/hold")
-# Seconds that requests under way get to end; long polls would never.
-DRAIN = 3
+# Seconds that requests under way get to end; long polls would never. People wait meanwhile.
+DRAIN = 2
 # The carriers' programs stay down while their gateway, which wants them up, goes on.
 QUIET = RUN / "quiet"
 _RUNTIME = Path("/run/systemd/system")
@@ -78,18 +78,16 @@ def hold(config: dict[str, Any], seconds: float) -> None:
         raise Failure("holding requests", f"the proxy's switch says: {why}", "see `systemctl status caddy`")
 
 
-def close_app(config: dict[str, Any], bound: float) -> None:
-    """Requests under way end, then the app. From here on nothing starts."""
+def drain(config: dict[str, Any], bound: float) -> None:
+    """Requests under way end; what they need runs still."""
     if config["proxy_unit"] and config["hold_upstreams"]:
         _proxy("wait", str(min(DRAIN, max(int(bound), 1))), *config["hold_upstreams"], bound=DRAIN + 10)
+
+
+def close(config: dict[str, Any], bound: float) -> None:
+    """App, gateway, mail and cache end, all at once, and save what they have. From here on nothing starts."""
     mark(CLOSED)
-    systemd.stop(units(config, "app")[::-1], min(bound, systemd.STOP))
-
-
-def close_rest(config: dict[str, Any], bound: float) -> None:
-    """Gateway, mail, cache: they save what they have."""
-    app = units(config, "app")
-    systemd.stop([name for name in units(config)[::-1] if name not in app], min(bound, systemd.STOP))
+    systemd.stop(units(config)[::-1], min(bound, systemd.STOP))
 
 
 def stop_database(config: dict[str, Any], bound: float) -> str:
