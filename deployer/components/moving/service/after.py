@@ -87,6 +87,12 @@ def end(config: dict[str, Any]) -> dict[str, Any]:
         live = not postgres.in_recovery()
         if live:
             postgres.wait_for_none()
+            # A standby that still runs would be back between two statements.
+            postgres.sql(
+                f"DO 'BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = ''{postgres.ROLE}'')"
+                f" THEN ALTER ROLE {postgres.ROLE} NOLOGIN; END IF; END'",
+                "shutting the standby out",
+            )
             postgres.slot(False)
             postgres.sql(f"DROP ROLE IF EXISTS {postgres.ROLE}", "removing the role of the standby")
         else:
