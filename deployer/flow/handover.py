@@ -19,6 +19,8 @@ from deployer.flow import up as bringing
 from deployer.flow.moves import Sides
 from deployer.flow.session import SSH
 
+# Seconds in which the probes of the new side may turn green, whose first full backups run.
+PATIENCE = 120
 # Seconds between two looks; beyond its bound on the pause that a cutover may take; for one look.
 EVERY, SLACK, LOOK = 0.5, 900, 20
 
@@ -137,7 +139,8 @@ def reopened(sides: Sides) -> None:
 def settle(sides: Sides, run: bringing.Run) -> dict[str, Any]:
     """The new side is live: the bundle, the claims, the names and all that `up` sees to; the summary."""
     moves.moved(sides)
-    return bringing.converge(sides.new, replace(run, record=False, new=frozenset()))
+    # Its first backups begin, and keep a small machine busy.
+    return bringing.converge(sides.new, replace(run, record=False, new=frozenset(), patience=PATIENCE))
 
 
 def keep_way_back(sides: Sides) -> str:

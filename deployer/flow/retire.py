@@ -72,20 +72,19 @@ def retire(request: Request, sink: Sink) -> dict[str, Any]:
 
 
 def _release(sides: Sides) -> None:
-    """The live side lets the standby go; the standby ends, when it still answers."""
-    machines = sides.new.running()
-    sides.new.connected(sides.new.connect(machines, SSH), SSH)
-    sides.machines["new"] = machines
-    for name in sides.names("new"):
-        sides.ask("new", name, "end")
+    """The standby ends, when it still answers; then the live side lets it go."""
     try:
         readying.old_machines(sides)
         for name in sides.names("old"):
             sides.ask("old", name, "end")
     except DeployError as error:
-        sides.old.sink(
-            Event("warning", f"{sides.move.old} does not answer, and is removed as it is: {error.why}")
-        )
+        text = f"{sides.move.old} does not answer, and is removed as it is: {error.why}"
+        sides.old.sink(Event("warning", text))
+    machines = sides.new.running()
+    sides.new.connected(sides.new.connect(machines, SSH), SSH)
+    sides.machines["new"] = machines
+    for name in sides.names("new"):
+        sides.ask("new", name, "end")
 
 
 def _replaceable(secrets: Mapping[str, str], project: Any) -> list[str]:

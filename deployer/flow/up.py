@@ -135,6 +135,8 @@ class Run:
     began: float
     # Whether a receipt of an `up` is written: not where the verb writes one of its own.
     record: bool = True
+    # Seconds in which probes may still turn green after a change.
+    patience: float = SETTLE
 
 
 def _destroyed(
@@ -227,7 +229,7 @@ def converge(session: Session, run: Run) -> dict[str, Any]:
             outer = None
         probes = results(view, _outer(session, machines, view) if outer is None else outer)
         if changes and _red(probes):
-            view, probes = _patiently(session, machines, view, probes, timeout)
+            view, probes = _patiently(session, machines, view, probes, timeout, run.patience)
         body = summary.build(session, view, changes, probes, time.monotonic() - run.began, new)
         body["degraded"] += [*named.degraded, *unreversed]
         body["notes"] += named.notes
@@ -246,11 +248,16 @@ def converge(session: Session, run: Run) -> dict[str, Any]:
 
 
 def _patiently(
-    session: Session, machines: Mapping[str, Machine], view: View, probes: list[ProbeResult], timeout: float
+    session: Session,
+    machines: Mapping[str, Machine],
+    view: View,
+    probes: list[ProbeResult],
+    timeout: float,
+    patience: float,
 ) -> tuple[View, list[ProbeResult]]:
     """Ask again for a while: a machine that was just changed is busy (a first backup, caches that fill), and a probe
     that is a little late then is no failure."""
-    deadline = time.monotonic() + SETTLE
+    deadline = time.monotonic() + patience
     while _red(probes) and time.monotonic() < deadline:
         red = ", ".join(f"{one.component}/{one.name}" for one in _red(probes))
         session.sink(Event("notice", f"not green yet: {red}; asking again"))
