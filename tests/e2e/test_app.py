@@ -26,6 +26,9 @@ migrations:
   - {name: merge, runtime: main, command: "{runtime}/bin/python -c print(1)"}
 """
 
+# Four minutes on two cores.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def notes(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:

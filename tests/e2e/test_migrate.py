@@ -19,6 +19,9 @@ from tests.e2e.moving import Moving
 from tests.e2e.scratch import within
 from tests.rig.world import World
 
+# Two stacks, two vendors and a crowd: twelve minutes.
+pytestmark = pytest.mark.long
+
 # Seconds that requests may wait in a clean move with the Matrix app.
 PAUSE = 10.0
 # Seconds of a client's own way beside the pause.
@@ -54,7 +57,8 @@ class Life:
         print(f"\n{old} -> {to}: {figures(done)}, longest wait {waited:.1f} s\n  {crowd.figures()}")
         crowd.check()
         slower = LONGER if busy else 1
-        assert done["pause_seconds"] <= PAUSE * slower, (done, busy)
+        # The app's own start is told apart: here both sides, the crowd and the watch share one computer.
+        assert done["pause_seconds"] - done["app_start_seconds"] <= PAUSE * slower, (done, busy)
         assert waited <= done["pause_seconds"] + BESIDE * slower, (waited, done)
         self.moves.append({**done, "old": old, "new": to, "longest_wait": waited})
         return done

@@ -207,9 +207,10 @@ def end_quiet(config: dict[str, Any]) -> None:
         systemd.reload()
 
 
-def start_late(config: dict[str, Any]) -> None:
-    """Timers and the like: what does not start now is told by the alarm."""
-    systemd.start([*config["timers"], *([WATCH[0]] if systemd.exists(WATCH[0]) else [])], 60)
+def start_late(config: dict[str, Any], but: tuple[str, ...] = ()) -> None:
+    """Timers and the like, without `but`: what does not start now is told by the alarm."""
+    timers = [name for name in config["timers"] if name not in but]
+    systemd.start([*timers, *([WATCH[0]] if systemd.exists(WATCH[0]) else [])], 60)
 
 
 def open_new(config: dict[str, Any]) -> None:
@@ -286,5 +287,6 @@ def settle(config: dict[str, Any]) -> list[str]:
         systemd.reload()
     if config["database_unit"]:
         backed_up()
-    start_late(config)
+    # Its first full backups run; `deploy up`, which ends a move, starts the timer for those to come.
+    start_late(config, but=("deploy-backups-database.timer",))
     return systemd.start([*units(config), *([config["proxy_unit"]] if config["proxy_unit"] else [])], 120)
