@@ -256,6 +256,8 @@ def test_another_locale(vendors: tuple[Objects, Objects, Database]) -> None:
     _, _, database = vendors
     database.sql("CREATE DATABASE odd TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C.UTF-8'")
     before = last_write(database)
+    # One of this timeline, as in `test_a_damaged_backup_gives_way_to_the_one_before`.
+    database.program("create", "--repository", "west", "--type", "full")
     flush(database)
     done = database.restore("west", id="odd")
     assert done["state"] == "failed" and "odd has C.UTF-8 of libc" in done["error"]["why"], done
