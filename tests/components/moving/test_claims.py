@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.components.moving.programs import load
+from tests.rig.objects import Objects
 
 claims = load("claims")
 Failure = load("ground").Failure
@@ -67,3 +69,24 @@ def test_never_over_anothers(settings: dict[str, Any], tmp_path: Path) -> None:
 def test_settings_of_another_generation(settings: dict[str, Any]) -> None:
     with pytest.raises(Failure, match="of generation 3"):
         claims.put(4, True)
+
+
+def test_at_a_vendor_of_object_storage(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Objects(tmp_path / "vendor") as vendor:
+        (tmp_path / "ca").write_text(vendor.ca)
+        one = vendor.repository()
+        settings["repositories"][0] = {
+            "name": "one", "kind": "s3", "endpoint": f"https://localhost:{vendor.port}", "region": one.region or "auto",
+            "bucket": one.bucket, "prefix": "a b", "key": one.key, "secret": one.secret, "claims_key": "demo/generations/",
+            "ca_file": str(tmp_path / "ca"),
+        }  # fmt: skip
+        for _ in range(2):
+            assert [told["good"] for told in claims.put(3, True)] == [True, True], claims.put(3, True)
+        path = vendor.store / one.bucket / "a b/demo/generations/000003.json"
+        assert json.loads(path.read_text())["deployment"] == "demo@new"
+        path.write_text(json.dumps({"generation": 3, "deployment": "demo@elsewhere"}))
+        time.sleep(0.5)
+        assert not claims.put(3, False)[0]["good"]
+        assert "elsewhere" in path.read_text()
