@@ -27,7 +27,7 @@ $there "$install" >&2
 rsync -a -e ./ssh /etc/deploy/ root@{target}:/etc/deploy/
 rsync -a -e ./ssh --include='matrix*' --exclude='*' /etc/systemd/system/ root@{target}:/etc/systemd/system/
 $there rm -rf '/etc/systemd/system/matrix*.service.d' '&&' systemctl daemon-reload
-$there install -d -o matrix -g matrix /var/lib/matrix
+$there install -d -o app-matrix -g app-matrix /var/lib/matrix
 rsync -a -e ./ssh /var/lib/matrix/ root@{target}:/var/lib/matrix/
 $there 'pg_lsclusters -h | grep -q "^17 main" || pg_createcluster 17 main -- --locale=C.UTF-8'
 $there 'pg_ctlcluster 17 main start || true'
@@ -92,8 +92,9 @@ def _run(site: Site, script: str, timeout: float = 1800) -> str:
     leader = processes.leader(site.folder)
     assert leader, f"{site.folder.name} does not run"
     done = subprocess.run(
-        ["nsenter", "--all", "-t", str(leader), "--", "bash", "-s"],
-        input=script,
+        # Not on standard input: ssh would read on there.
+        ["nsenter", "--all", "-t", str(leader), "--", "bash", "-c", script],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=timeout,
