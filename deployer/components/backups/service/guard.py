@@ -28,6 +28,8 @@ UNIT = "deploy-guard.service"
 ALLOWED = Path("/run/deploy-guard/allowed")
 REFUSED = Path("/run/deploy-guard/refused")
 RECORD = STATE / "guard.json"
+# Written while a move keeps this machine from serving; see components/moving.
+CLOSED = Path("/var/lib/deploy/moving/closed")
 # Folders in which our claim was seen: {name: generation}.
 CLAIMED = STATE / "guard-claimed.json"
 # Seconds: one question; how long the others are waited for once one has answered; how long a boot tries.
@@ -58,7 +60,9 @@ def ask(repository: dict[str, Any]) -> Answer:
         keys = _list(repository)
         numbers = sorted(int(found[1]) for key in keys if (found := CLAIM.search(key)))
         known = repository["name"] in (read(CLAIMED, {}) or {})
-        answer.unclaimed = repository["kind"] == "path" and (bool(numbers) or not known)
+        # A side that is closed by a move claims nothing by itself: it would end the live one.
+        free = bool(numbers) or not known
+        answer.unclaimed = repository["kind"] == "path" and free and not CLOSED.exists()
         if numbers:
             answer.claim = numbers[-1]
             body = json.loads(_get(repository, f"{repository['claims_key']}{numbers[-1]:06d}.json"))
