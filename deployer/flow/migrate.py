@@ -207,7 +207,7 @@ def _under_way(sides: Sides, run: bringing.Run, wish: Wish) -> Cutover | None:
         return None
     if found.state != "running" and found.permit != "given" and found.state != "unknown":
         return None
-    readying_old(sides)
+    _old_if_it_answers(sides)
     if found.state == "done":
         return found
     if found.state == "running":
@@ -215,7 +215,7 @@ def _under_way(sides: Sides, run: bringing.Run, wish: Wish) -> Cutover | None:
     return handover.cutover(sides, wish.max_pause, old_is_dead=wish.old_is_dead)
 
 
-def readying_old(sides: Sides) -> None:
+def _old_if_it_answers(sides: Sides) -> None:
     """The old side's machines, when they answer; the new one is live without them."""
     try:
         readying.old_machines(sides)

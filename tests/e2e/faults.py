@@ -225,9 +225,12 @@ def ready(moving: Moving, crowd: Crowd, case: Case) -> tuple[str, str, tuple[str
         place, move = live(moving, BOOT), moving.move
     other = "aws" if place == "hetzner" else "hetzner"
     if move and move.phase == "moved":
-        former = moving.site(other)
-        # Whether there is a way back: a machine that was dead does not follow.
-        if not case.fresh and former.postmaster(former.leader) == "standby":
+        follows = False
+        with contextlib.suppress(AssertionError):
+            former = moving.site(other)
+            # Whether there is a way back: a machine that was dead does not follow.
+            follows = former.postmaster(former.leader) == "standby"
+        if follows and not case.fresh:
             return place, other, ("--back",)
         moving.retire()
         crowd.outside.account = moving.account(place)

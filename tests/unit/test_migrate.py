@@ -151,3 +151,14 @@ def test_a_carrier_is_asked_without_leaving_a_trace() -> None:
     assert not wrong["ok"] and "refuses" in wrong["text"]
     assert not dead["ok"] and "refused" in dead["text"]
     assert "secretc1" not in str((good, wrong, dead))
+
+
+def test_what_was_verified_is_told_in_words() -> None:
+    checks = [
+        {"name": "positions", "good": True, "text": "old ended at 0/1, new replayed to 0/2"},
+        {"name": "forwarding", "good": False, "text": "the old side does not answer"},
+    ]
+    assert cutover(checks=checks).checks == (
+        "positions: old ended at 0/1, new replayed to 0/2",
+        "NOT GOOD: forwarding: the old side does not answer",
+    )

@@ -126,12 +126,20 @@ def status(body: Mapping[str, Any]) -> Status:
             {str(name): float(value) for name, value in (cutover.get("seconds") or {}).items()},
             float(cutover.get("held_at") or 0),
             float(cutover.get("served_at") or 0),
-            tuple(map(str, cutover.get("checks") or ())),
+            tuple(map(_check, cutover.get("checks") or ())),
             _error(cutover),
         ),
         Fence(str(fence.get("state") or "none"), str(fence.get("id") or ""), str(fence.get("why") or "")),
         Follow(str(follow.get("state") or "none"), _count(follow.get("lag_bytes")), _error(follow)),
     )
+
+
+def _check(one: Any) -> str:
+    """A check in words. one: {"name", "good", "text"}."""
+    if not isinstance(one, Mapping):
+        return str(one)
+    text = f"{one.get('name')}: {one.get('text')}"
+    return text if one.get("good", True) else f"NOT GOOD: {text}"
 
 
 def _count(value: Any) -> int | None:

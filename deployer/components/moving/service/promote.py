@@ -15,6 +15,9 @@ import systemd
 from ground import Failure
 from state import FENCED
 
+# Seconds that the old side is asked to forward; the names change after that.
+FORWARD = 20
+
 
 def run(conductor: Any) -> None:
     """conductor: of conduct.py, whose record says that the permit was given."""
@@ -38,7 +41,12 @@ def run(conductor: Any) -> None:
         conductor.note(served_at=record["served_at"] or time.time())
     else:
         with conductor.phase("forward"):
-            served = conductor.again("forward", 90)
+            try:
+                served = conductor.again("forward", FORWARD)
+            except remote.Unreachable as silent:
+                # Its permit was given, so it never serves again; the names, which change next, lead past it.
+                conductor.tell("forwarding", f"the old side does not answer: {silent}", False)
+                served = {"served_at": time.time()}
             conductor.note(served_at=record["served_at"] or served["served_at"])
         if record["held_at"]:
             record["seconds"]["pause"] = round(record["served_at"] - record["held_at"], 2)
