@@ -203,9 +203,8 @@ def test_what_cannot_be_restored_leaves_the_old_state(vendors: tuple[Objects, Ob
     assert last_write(database) == before
 
 
-@pytest.mark.parametrize(
-    "how", [pytest.param("delete", marks=LONG), "truncate", pytest.param("flip", marks=LONG)]
-)
+@LONG
+@pytest.mark.parametrize("how", ["delete", "truncate", "flip"])
 def test_a_damaged_backup_gives_way_to_the_one_before(
     vendors: tuple[Objects, Objects, Database], how: Damage
 ) -> None:
@@ -252,6 +251,7 @@ def test_another_major_version(vendors: tuple[Objects, Objects, Database]) -> No
     assert last_write(database) == before
 
 
+@LONG
 def test_another_locale(vendors: tuple[Objects, Objects, Database]) -> None:
     _, _, database = vendors
     database.sql("CREATE DATABASE odd TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C.UTF-8'")
