@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
 import pytest
 
@@ -20,16 +22,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
-# What bin/test found wrong before it started pytest ("ruff check, import rules"), or nothing.
-CHECKS_FAILED = os.environ.get("CHECKS_FAILED", "")
+# What bin/test runs beside these tests: the names, and the folder where NAME.text and then NAME.code appear.
+BESIDE = [name for name in os.environ.pop("CHECKS_BESIDE", "").split(",") if name]
+CHECKS = Path(os.environ.pop("CHECKS", "/nonexistent"))
+# Seconds to wait for them after the last test.
+PATIENCE = 900
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if CHECKS_FAILED and session.exitstatus == pytest.ExitCode.OK:
+    if session.exitstatus == pytest.ExitCode.INTERRUPTED:
+        return
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and not all((CHECKS / f"{name}.code").exists() for name in BESIDE):
+        time.sleep(0.1)
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and failed():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def failed() -> list[str]:
+    codes = {name: CHECKS / f"{name}.code" for name in BESIDE}
+    return [name for name, path in codes.items() if not path.exists() or path.read_text().strip() != "0"]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if CHECKS_FAILED:
-        terminalreporter.section("failed before the tests", red=True)
-        terminalreporter.line(f"{CHECKS_FAILED}: see above, before pytest's first line")
+    if not BESIDE:
+        return
+    wrong = failed()
+    terminalreporter.section("beside these tests", red=bool(wrong))
+    for name in BESIDE:
+        text = CHECKS / f"{name}.text"
+        lines = text.read_text(errors="replace").rstrip().splitlines() if text.exists() else []
+        for line in lines if name in wrong else ():
+            terminalreporter.line(f"  {line}")
+        last = f" ({lines[-1].strip('= ')})" if lines and name.startswith("tests") else ""
+        verdict = "good" if name not in wrong else "failed" if lines else "not at an end"
+        terminalreporter.line(f"{name}: {verdict}{last}")

@@ -42,7 +42,8 @@ RCLONE = Path(sys.executable).with_name("rclone")
 # Seconds after which a vendor ends by itself: a little more than CI has for a whole run.
 LIMIT = 6000
 # Runs a program until its standard input ends (the test process is gone) or the time is up; says the program's PID.
-_BOUNDED = '"$@" & echo $!; timeout "$LIMIT" cat >/dev/null; kill -KILL $!'
+# It waits for the program's death: until then its port is taken, and would answer for the one that comes next.
+_BOUNDED = '"$@" & echo $!; timeout "$LIMIT" cat >/dev/null; kill -KILL $!; wait $! 2>/dev/null'
 
 # Seconds after which a change on disk is seen.
 CACHE = 0.2

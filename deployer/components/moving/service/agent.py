@@ -18,6 +18,7 @@ import fence
 import postgres
 import promote
 import serving
+import warm
 from ground import Failure
 from state import CLOSED
 
@@ -67,8 +68,9 @@ def last_files(config: Body, body: Body) -> Body:
 
 
 def stop_files(config: Body, body: Body) -> Body:
-    """The passes end; one more, while all still serves, makes the last one short."""
+    """The passes end; one more, while all still serves, makes the last one short, and so does what is read beforehand."""
     copies.stop()
+    warm.warm(config)
     if CLOSED.exists():
         return {"bytes": copies.one_pass(config)}
     return {"bytes": 0}

@@ -28,13 +28,14 @@ def run(conductor: Any) -> None:
         told: list[dict[str, Any]] = []
         claiming = threading.Thread(target=lambda: told.extend(_claim(config)), daemon=True)
         claiming.start()
-        database(config)
+        # Whatever is not the app starts meanwhile; nobody is led here before `forward`.
+        remote.side_by_side(
+            {"database": lambda: database(config), "others": lambda: conductor.others("open", 300)}
+        )
         # Nothing serves before it is known how the claim went; with the permit it serves even without one.
         claiming.join(claims.PUT + 10)
         for one in told:
             conductor.tell(one["name"], one["text"], one["good"])
-    with conductor.phase("start"):
-        conductor.others("open", 300)
     with conductor.phase("app"):
         conductor.others("start-app", 1900)
     if record["old_is_dead"]:

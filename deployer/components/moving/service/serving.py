@@ -15,8 +15,8 @@ from ground import Failure
 from state import CLOSED, FENCED, FORWARDING, RUN, mark, sync_folder, unmark
 
 HOLD = Path("/usr/local/lib/deploy/proxy/hold")
-# Seconds that requests under way get to end; long polls would never. People wait meanwhile.
-DRAIN = 2
+# Seconds that requests under way get to end, while some do; long polls would never. People wait meanwhile.
+DRAIN = 3
 # The carriers' programs stay down while their gateway, which wants them up, goes on.
 QUIET = RUN / "quiet"
 _RUNTIME = Path("/run/systemd/system")
