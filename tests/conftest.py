@@ -13,7 +13,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the long tests too")
 
 
+# Where tests have real machines, or ports and processes of this computer for themselves: one after the other.
+# `-m "not machines"` are the quick ones.
+MACHINES = (
+    "tests/e2e/",
+    "tests/engine/",
+    "tests/rig/",
+    "tests/components/backups/test_database_machine.py",
+    "tests/components/backups/test_files_machine.py",
+    "tests/components/moving/test_two_sides.py",
+    "tests/providers/test_aws_machines.py",
+    "tests/providers/test_hetzner.py",
+    "tests/providers/test_local_machines.py",
+    "tests/providers/test_ssh.py",
+)
+
+
+# First, so that -m, which is pytest's own, sees the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(MACHINES):
+            item.add_marker(pytest.mark.machines)
     if config.getoption("--all"):
         return
     skip = pytest.mark.skip(reason="long; run it with bin/test --all")
