@@ -16,7 +16,7 @@ from tests.rig.hetzner.faults import AFTER
 ADDRESS = {"hetzner": ("POST", "/primary_ips"), "aws": ("POST", "AllocateAddress")}
 
 
-@pytest.fixture(params=["hetzner", "aws"])
+@pytest.fixture(params=["hetzner", pytest.param("aws", marks=pytest.mark.long)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     made = Bench(request.param, tmp_path)
     yield made
