@@ -221,7 +221,7 @@ class Objects:
         for key in found:
             content = bytearray(self.path(key).read_bytes())
             if how == "delete":
-                self.path(key).unlink()
+                self._delete(key)
             elif how == "truncate":
                 self.put(key, bytes(content[: len(content) // 2]))
             elif content:
@@ -229,6 +229,14 @@ class Objects:
                 self.put(key, bytes(content))
         self.settle()
         return found
+
+    def _delete(self, key: str) -> None:
+        """With it the folders that held nothing else: a vendor of objects knows none."""
+        path = self.path(key)
+        path.unlink()
+        while not any(path.parent.iterdir()) and path.parent != self.store / self.bucket:
+            path = path.parent
+            path.rmdir()
 
     def settle(self) -> None:
         """Wait until the server sees what was changed on disk."""
