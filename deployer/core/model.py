@@ -310,8 +310,8 @@ class AppStep:
 class AppData:
     """Data of the app. path: below the app's data folder. kind: "files" or "sqlite".
 
-    references: SQL for the app's first database, giving the paths below `path` that it names, so that a restore can
-    tell which of them the files lack.
+    references: SQL for the app's first database, giving the paths below `path` that it names, and maybe the time of
+    each (seconds since 1970), so that a restore can tell which of them the files lack, and which are too new for them.
     """
 
     name: str

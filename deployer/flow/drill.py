@@ -6,12 +6,11 @@ the data. The machine is closed before the service starts: what works then needs
 
 from __future__ import annotations
 
-import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,10 @@ from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.machine import ROLES
 from deployer.core.model import Acme, MachineEntry, Project, Repository
-from deployer.flow.rehearsal import and_more, rehearse
+from deployer.flow.rehearsal import BY_CHANCE, and_more, rehearse
 from deployer.flow.request import Request
 from deployer.flow.restore import moment
 from deployer.flow.session import Session
-
-# A moment by chance lies this long before the newest, so that it is in the repository.
-SETTLED = timedelta(seconds=90)
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def _one(
         folder = Path(name)
         # As on a computer that has nothing else.
         entry = catalogue.fetch(store, project.stack.name, source.number, request.identity, folder)
-        target = _target(exercise.at, store.list(generation.database_key(project.stack.name, source.number)))
+        target = exercise.at if exercise.at in ("", BY_CHANCE) else moment(exercise.at)
         fresh = replace(request, root=folder, provider=exercise.on, inventory_file=None, as_name="")
         if not (folder / "inventories" / f"{exercise.on}.yaml").exists():
             own = request.root / "inventories" / f"{exercise.on}.yaml"
@@ -135,7 +131,7 @@ def _one(
             except DeployError as error:
                 session.mask.error(error)
                 raise
-        return {"catalogue": entry.id, "asked_for": target or "newest", **body}
+        return {"catalogue": entry.id, **body}
 
 
 def _whole(session: Session, repository: Repository, differing: Sequence[str]) -> None:
@@ -151,26 +147,6 @@ def _whole(session: Session, repository: Repository, differing: Sequence[str]) -
             "deploy backup create writes a new entry",
             detail="\n".join(wrong[1:12]),
         )
-
-
-def _target(at: str, listed: Mapping[str, int]) -> str:
-    """The moment to restore, ISO 8601; "" for the newest. listed: keys of the database's part of the repository."""
-    if at != "random":
-        return moment(at) if at else ""
-    # pgBackRest names a full backup by its beginning, in the machine's time, which is UTC.
-    labels = {part for key in listed for part in key.split("/") if part.endswith("F") and part[8:9] == "-"}
-    fulls = sorted(datetime.strptime(label, "%Y%m%d-%H%M%SF").replace(tzinfo=UTC) for label in labels)
-    end = datetime.now(UTC) - SETTLED
-    # Not before it was complete.
-    first = next((one + SETTLED for one in fulls if one + SETTLED < end), None)
-    if first is None:
-        raise InputError(
-            "choosing a moment by chance",
-            "the oldest full backup is younger than three minutes",
-            "try again soon, or leave --at out",
-        )
-    chosen = first + (end - first) * random.random()
-    return chosen.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def disguised(project: Project, repositories: tuple[Repository, ...]) -> Project:

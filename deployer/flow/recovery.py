@@ -259,11 +259,21 @@ def fetch_release(session: Session, order: Order, *, elsewhere: bool = False) ->
     return lacks
 
 
-def lacking(session: Session) -> list[str]:
-    """What the restored database names and the files lack, where the app's manifest says how to ask."""
+@dataclass(frozen=True)
+class Lacking:
+    """What the restored database names and the files lack, in words. newer: of it what was named after the files' point,
+    so that no backup of that time could have it."""
+
+    lost: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
+
+
+def lacking(session: Session, restored: Restored) -> Lacking:
+    """Where the app's manifest says how to ask."""
     from deployer.components.backups.actions import answer
 
-    found: list[str] = []
+    lost: list[str] = []
+    newer: list[str] = []
     for entry in session.project.app.data:
         if not entry.references:
             continue
@@ -271,12 +281,15 @@ def lacking(session: Session) -> list[str]:
         code, out, err = session.engine.run(database, restoring.named(entry.name), timeout=RELEASE)
         if code:
             answer(f"asking the database for its {entry.name}", database, code, out, err)
-        code, told, err = session.engine.run(app, restoring.missing(entry.name), stdin=out, timeout=RELEASE)
+        part = restored.parts.get(f"{app} files")
+        asked = restoring.missing(entry.name, part.recovered_to if part else "")
+        code, told, err = session.engine.run(app, asked, stdin=out, timeout=RELEASE)
         body = answer(f"looking for the {entry.name} that the database names", app, code, told, err)
-        found += [f"{entry.name}: {path}" for path in body["paths"]]
-        if body["missing"] > len(body["paths"]):
-            found.append(f"{entry.name}: {body['missing'] - len(body['paths'])} more")
-    return found
+        for found, paths, count in ((lost, "paths", "missing"), (newer, "newer_paths", "newer")):
+            found += [f"{entry.name}: {path}" for path in body[paths]]
+            if body[count] > len(body[paths]):
+                found.append(f"{entry.name}: {body[count] - len(body[paths])} more")
+    return Lacking(tuple(lost), tuple(newer))
 
 
 def _layout(session: Session) -> Layout:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deployer.core import generation
@@ -15,11 +16,15 @@ from deployer.core.model import Repository
 from deployer.core.resources import find_template
 from deployer.flow import up as bringing
 from deployer.flow.groundwork import ready
-from deployer.flow.recovery import bring_back, fetch_release, lacking
+from deployer.flow.recovery import Restored, bring_back, fetch_release, lacking
 from deployer.flow.session import Session
 
-# Seconds that the app's own exercise may take.
-EXERCISE = 300
+# Seconds that the app's own exercise may take; to ask a repository what it holds.
+EXERCISE, ASK = 300, 300
+# The target that means a moment by chance. It lies this long before the newest, so that it is in the repository.
+BY_CHANCE, SETTLED = "random", timedelta(seconds=90)
+# Seconds before the files' point in which a file may be named already and was not yet written.
+WRITTEN = 60
 # Nothing leaves the machine any more but answers to us; what runs on it reaches itself.
 _CLOSE = """
 set -e
@@ -60,6 +65,8 @@ def rehearse(
             lap("machines")
             view = ready(session, run)
             lap("packages and files")
+            if target == BY_CHANCE:
+                target = _by_chance(session, repository, source)
             order = Order(new_id(), repository.name, source.number, target, "", started.isoformat())
             restored = bring_back(session, view, order, hold_queues=True, amcheck=True)
             _as_built(repository, fetch_release(session, order))
@@ -70,15 +77,44 @@ def rehearse(
             checks = [text for one in restored.parts.values() for text in one.checks]
             checks.append(f"{len(body['probes'])} probes green")
             if session.project.app.drill:
-                said = _exercise(session, run.machines)
-                checks.append(said)
+                checks.append(_exercise(session, run.machines, restored))
             lap("exercise")
-            _complete([*(text for one in restored.parts.values() for text in one.lacks), *lacking(session)])
+            lacks = lacking(session, restored)
+            _complete([*(text for one in restored.parts.values() for text in one.lacks), *lacks.lost])
+            if lacks.newer:
+                checks.append(
+                    f"{len(lacks.newer)} file(s) that the database names are newer than the files' point"
+                )
             good = True
         finally:
             if good or not keep:
                 _clear(session)
-    return {"recovered_to": restored.recovered_to, "seconds": times, "checks": checks}
+    asked = {"asked_for": target or "newest", "recovered_to": restored.recovered_to}
+    return {**asked, "seconds": times, "checks": checks}
+
+
+def _by_chance(session: Session, repository: Repository, source: generation.Generation) -> str:
+    """A moment, ISO 8601, of the time from which on the repository has everything without a gap."""
+    from deployer.components.backups import restoring, spec
+    from deployer.components.backups.actions import answer
+    from deployer.flow import provision
+
+    what = f"choosing a moment by chance in {repository.name}"
+    machine = provision.roles(session.project)["database"][0]
+    request = restoring.whole_since_request(
+        spec.repository(session.project.stack.name, repository, source.number, session.secrets)
+    )
+    code, out, err = session.engine.run(machine, restoring.whole_since(), stdin=request, timeout=ASK)
+    since = datetime.fromisoformat(str(answer(what, machine, code, out, err)["since"]))
+    end = datetime.now(UTC) - SETTLED
+    if since >= end:
+        raise DeployError(
+            what,
+            f"its oldest backup without a gap ended at {since:%H:%M:%S} UTC, less than {SETTLED.seconds} s ago",
+            "try again in two minutes, or leave --at out",
+        )
+    chosen = since + (end - since) * random.random()
+    return chosen.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _clear(session: Session) -> None:
@@ -97,13 +133,20 @@ def _close(session: Session, machines: Mapping[str, Machine]) -> None:
             raise DeployError("closing the machine's ways out", (err or out).strip()[-500:], machine=name)
 
 
-def _exercise(session: Session, machines: Mapping[str, Machine]) -> str:
-    """The app's own test: a person who uses the service; its last line. Raises DeployError with its last lines."""
+def _exercise(session: Session, machines: Mapping[str, Machine], restored: Restored) -> str:
+    """The app's own test: a person who uses the service; its last line. It is told the domain, and until when files are
+    all there, in seconds since 1970. Raises DeployError with its last lines."""
     app = session.project.app
     name = next(iter(machines))
     script = find_template(f"apps/{app.name}/{app.drill}", session.project.root).read_text(encoding="utf-8")
     domain = session.project.stack.domain
-    code, out, err = session.engine.run(name, f"python3 - {domain}", stdin=script, timeout=EXERCISE)
+    points = [one.recovered_to for part, one in restored.parts.items() if part.endswith(" files")]
+    until = (
+        min(datetime.fromisoformat(one) for one in points if one).timestamp() - WRITTEN if any(points) else 0
+    )
+    code, out, err = session.engine.run(
+        name, f"python3 - {domain} {until:.0f}", stdin=script, timeout=EXERCISE
+    )
     if code:
         lines = (out + err).strip().splitlines()
         raise DeployError(

@@ -9,7 +9,7 @@ way to another one, when none was named.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from deployer.flow import up as bringing
 from deployer.flow.groundwork import ready
 from deployer.flow.look import View
 from deployer.flow.recovery import (
+    Lacking,
     RepositoryError,
     Restored,
     ask_all,
@@ -92,7 +93,7 @@ def _restore(session: Session, run: bringing.Run, order: Order, wish: Wish, bega
         session.sink(Event("notice", f"the data are in their place; generation {order.claimed} is this one"))
     body = bringing.converge(session, replace(run, record=False))
     times["services"] = time.monotonic() - began - sum(times.values())
-    body["restore"] = _record(order, restored, lacking(session), times, time.monotonic() - began)
+    body["restore"] = _record(order, restored, lacking(session, restored), times, time.monotonic() - began)
     body["notes"] += _notes(body["restore"])
     receipts.write(project.root, "restore", project.deployment, summary.receipt(body), run.started)
     state.forget(project.state_dir)
@@ -256,7 +257,7 @@ def newest(session: Session, source: generation.Generation) -> str:
 
 
 def _record(
-    order: Order, restored: Restored, lacks: Sequence[str], times: Mapping[str, float], total: float
+    order: Order, restored: Restored, lacks: Lacking, times: Mapping[str, float], total: float
 ) -> dict[str, Any]:
     moved = sum(one.total for one in restored.parts.values())
     reached = restored.recovered_to
@@ -275,7 +276,13 @@ def _record(
             | ({"damaged": list(one.damaged)} if one.damaged else {})
             for name, one in restored.parts.items()
         },
-        "lacks": [*(text for one in restored.parts.values() for text in one.lacks), *lacks],
+        "lacks": [
+            *(text for one in restored.parts.values() for text in one.lacks),
+            *lacks.lost,
+            *lacks.newer,
+        ],
+        # Of them: named by the database after the files' point.
+        "lacks_newer": len(lacks.newer),
         "bytes": moved,
         "total_seconds": round(total, 1),
     }
@@ -291,8 +298,11 @@ def _record(
 def _notes(record: Mapping[str, Any]) -> list[str]:
     notes = [f"the database is as of {record['recovered_to'] or 'an unknown moment'}"]
     if record["lacks"]:
+        newer = record["lacks_newer"]
+        of_them = f" ({newer} of them are newer than the files' point {record['point']})" if newer else ""
+        count = len(record["lacks"])
         notes.append(
-            f"{len(record['lacks'])} file(s) that the database names are not in the backup; see the receipt"
+            f"{count} file(s) that the database names are not in the backup{of_them}; see the receipt"
         )
     notes.append("mail and SMS that waited are held: deploy queue status, deploy queue release")
     return notes

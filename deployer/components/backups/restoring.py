@@ -137,6 +137,18 @@ def named(data: str) -> str:
     return f"python3 {PROGRAMS}/files.py named --data {shlex.quote(data)}"
 
 
-def missing(data: str) -> str:
-    """Which of the paths on its standard input are not there; where the files are."""
-    return f"python3 {PROGRAMS}/files.py missing --data {shlex.quote(data)}"
+def missing(data: str, point: str) -> str:
+    """Which of the paths on its standard input are not there; where the files are. point: what they are restored to."""
+    return f"python3 {PROGRAMS}/files.py missing --data {shlex.quote(data)} --point {shlex.quote(point)}"
+
+
+# --- moments ---
+
+
+def whole_since() -> str:
+    """From when on a repository has everything without a gap; `whole_since_request` goes to its standard input."""
+    return f"python3 {PROGRAMS}/database.py whole-since"
+
+
+def whole_since_request(repository: Mapping[str, object]) -> str:
+    return json.dumps({"repository": dict(repository), "target": Target().to_json()})

@@ -1,7 +1,8 @@
 """A person signs up at the restored service, says something and reads it back, and looks at an old picture.
 
-Run by `deploy drill` on its machine, as root, where mail and SMS are caught: drill.py DOMAIN. Uses nothing but
-Python's own library and goes through the public doors. The last line says what failed.
+Run by `deploy drill` on its machine, as root, where mail and SMS are caught: drill.py DOMAIN UNTIL. Files that were
+named until then (seconds since 1970) must be there. Uses nothing but Python's own library and goes through the public
+doors. The last line says what failed.
 """
 
 import email
@@ -19,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-DOMAIN = sys.argv[1]
+DOMAIN, UNTIL = sys.argv[1], int(sys.argv[2])
 CLIENT = "/_matrix/client/v3"
 CAUGHT = pathlib.Path("/var/lib/deploy-catch")
 # Seconds for a message to arrive.
@@ -101,7 +102,10 @@ if said != "hello":
     sys.exit(f"said hello, read {said!r}")
 
 # Every picture that the restored database names is asked for, up to a hundred of the newest.
-query = "SELECT media_id FROM local_media_repository WHERE quarantined_by IS NULL ORDER BY created_ts DESC LIMIT 100"
+query = (
+    "SELECT media_id FROM local_media_repository WHERE quarantined_by IS NULL"
+    f" AND created_ts < {UNTIL} * 1000::bigint ORDER BY created_ts DESC LIMIT 100"
+)
 names = subprocess.run(
     ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", "synapse", "-c", query],
     capture_output=True,

@@ -251,6 +251,37 @@ def test_missing_wal_is_found_and_known_gaps_are_not_told(programs: dict[str, An
     assert "backup L cannot be restored" in one["why"]
 
 
+@pytest.mark.parametrize(
+    ("wal", "since"),
+    [
+        ((2, 3, 4, 5, 6, 7, 8), 100),
+        # A vendor that was away: from the first backup after it on.
+        ((2, 3, 4, 7, 8), 300),
+        # What was archived before a restore to an earlier time is no gap.
+        ((2, 3, 4, 5, 6, 7, 8, 1 << 64), 100),
+        ((2, 3, 4, 5, 6, 8), None),
+    ],
+)
+def test_since_when_a_repository_is_whole(
+    programs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, wal: tuple[int, ...], since: int | None
+) -> None:
+    module = programs["database_choice"]
+    held = [
+        {"timestamp": {"stop": stop}, "archive": {"start": segment(first), "stop": segment(first)}}
+        for first, stop in ((3, 100), (4, 200), (7, 300))
+    ]
+    names = {segment(one) if one < 1 << 64 else f"{2:08X}{0:08X}{1:08X}": "key" for one in wal}
+    request = {"target": {"kind": "latest"}, "repository": {"name": "east"}}
+    choice = module.Choice(request)
+    monkeypatch.setattr(choice, "held", lambda: held)
+    monkeypatch.setattr(module.database_wal, "listing", lambda conf: names)
+    if since is None:
+        with pytest.raises(programs["pgbackrest"].Failed, match="no finished backup"):
+            choice.whole_since()
+    else:
+        assert choice.whole_since() == programs["pgbackrest"].iso(since)
+
+
 def test_words_of_verify(programs: dict[str, Any]) -> None:
     head = "2026-11-24 21:19:17.742 P02   INFO: "
     lines = [

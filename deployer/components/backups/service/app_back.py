@@ -10,11 +10,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ground import Failure, run
+from ground import Failure, run, seconds
 from repository import CACHE, Restic, tagged
 
 # Seconds for fetching a release.
 BOUND = 24 * 3600
+# Seconds before a point in which a file may have been named already and was not yet written.
+WRITTEN = 60
 
 
 def release(request: dict[str, Any]) -> dict[str, Any]:
@@ -48,17 +50,34 @@ def _reference(own: dict[str, Any], data: str) -> dict[str, Any]:
 
 
 def named(own: dict[str, Any], data: str) -> str:
-    """Paths below the data that the database names. Where the database is."""
+    """Paths below the data that the database names, each with a tab and its time (seconds since 1970) where the manifest
+    says that too. Where the database is."""
     entry = _reference(own, data)
-    argv = ["runuser", "-u", "postgres", "--", "psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+    argv = ["runuser", "-u", "postgres", "--", "psql", "-X", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1"]
     argv += ["-d", entry["database"], "-f", "-"]
     done = run("asking the database for files", argv, timeout=600, stdin=entry["query"])
     return done.stdout
 
 
-def missing(own: dict[str, Any], data: str, paths: list[str]) -> dict[str, Any]:
-    """What the database names and the files lack."""
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def missing(own: dict[str, Any], data: str, lines: list[str], point: str = "") -> dict[str, Any]:
+    """What the database names and the files lack. point: of the files; what was named later can not be in it."""
     where = Path(_reference(own, data)["where"])
-    wanted = [path for path in paths if path]
-    gone = [path for path in wanted if not (where / path).is_file()]
-    return {"data": data, "named": len(wanted), "missing": len(gone), "paths": gone[:200]}
+    named = [line.partition("\t") for line in lines if line]
+    until = seconds(point) - WRITTEN if point else float("inf")
+    gone = [(path, _number(at) >= until) for path, _, at in named if not (where / path).is_file()]
+    lost, newer = ([path for path, later in gone if later is which] for which in (False, True))
+    return {
+        "data": data,
+        "named": len(named),
+        "missing": len(lost),
+        "paths": lost[:200],
+        "newer": len(newer),
+        "newer_paths": newer[:200],
+    }

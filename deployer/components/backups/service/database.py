@@ -7,6 +7,7 @@ status                         of every repository, the newest commit read back 
 verify --repository R          what is damaged or missing: {"damaged": [{"what", "why"}]}
 restore                        request on standard input: see database_restore.py
 restore-status
+whole-since                    request on standard input, of a repository: {"since"}, from when on it has no gap
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import database_restore
 import database_verify
 import database_wal
 import pgbackrest
+from database_choice import Choice
 from pgbackrest import Failed
 
 
@@ -100,6 +102,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return database_restore.start(json.load(sys.stdin))
     if arguments.verb == "restore-status":
         return database_restore.status()
+    if arguments.verb == "whole-since":
+        return {"since": Choice(json.load(sys.stdin)).whole_since()}
     wanted = pgbackrest.settings()
     if arguments.verb == "configure":
         if not arguments.check:
@@ -131,7 +135,7 @@ def main() -> int:
     which.add_argument("--due", action="store_true")
     create.add_argument("--type", choices=("full", "diff", "auto"), default="auto")
     verbs.add_parser("verify").add_argument("--repository", required=True)
-    for name in ("prepare", "status", "restore", "restore-status"):
+    for name in ("prepare", "status", "restore", "restore-status", "whole-since"):
         verbs.add_parser(name)
     arguments = parser.parse_args()
     try:

@@ -54,6 +54,31 @@ class Choice:
     def look(self) -> None:
         """Everything that can be known before the first byte is copied."""
         self.stopped()
+        self.backups = self.choose(self.held())
+        held_wal = database_wal.listing(self.conf)
+        pgbackrest.write(
+            PRIVATE / "wal.json", json.dumps(held_wal), 0o640, 0, pwd.getpwnam("postgres").pw_gid
+        )
+        self.contiguous(held_wal, self.backups[0])
+        self.room(self.backups[0])
+
+    def whole_since(self) -> str:
+        """The end of the oldest backup from which on nothing is missing, ISO 8601. Raises Failed when there is none.
+
+        A repository that was away for a while has a gap: what lies before it can be had up to there only.
+        """
+        backups, held_wal = self.held(), database_wal.listing(self.conf)
+        whole = [one["timestamp"]["stop"] for one in backups if self.whole(held_wal, self.end(held_wal, one))]
+        if not whole:
+            raise Failed(
+                f"looking for a moment in {self.repository}",
+                "no finished backup there has all of its WAL up to now",
+                "deploy backup create makes one",
+            )
+        return iso(min(whole))
+
+    def held(self) -> list[Mapping[str, Any]]:
+        """The finished backups. Raises Failed for those of another major version."""
         shutil.rmtree(PRIVATE, ignore_errors=True)
         user = pwd.getpwnam("postgres")
         pgbackrest.folder(FOLDER, 0o711, 0, 0)
@@ -70,11 +95,7 @@ class Choice:
                 f"they are of PostgreSQL {', '.join(sorted(others))}; here is {pgbackrest.VERSION}",
                 f"restore with a release of this toolkit that has PostgreSQL {max(others)}, then move by a dump",
             )
-        self.backups = self.choose([one for one in held["backup"] if not one.get("error")])
-        held_wal = database_wal.listing(self.conf)
-        pgbackrest.write(PRIVATE / "wal.json", json.dumps(held_wal), 0o640, 0, user.pw_gid)
-        self.contiguous(held_wal, self.backups[0])
-        self.room(self.backups[0])
+        return [one for one in held["backup"] if not one.get("error")]
 
     def choose(self, backups: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         what = f"choosing a backup in {self.repository}"
@@ -97,14 +118,25 @@ class Choice:
             )
         return fit[::-1]
 
-    def contiguous(self, wal: Mapping[str, str], backup: Mapping[str, Any]) -> None:
-        """Is there all WAL from the backup to the target? Sees what is missing; damage is seen in the replay."""
-        name, last = backup["archive"]["start"], max(wal, default="")
+    def end(self, wal: Mapping[str, str], backup: Mapping[str, Any]) -> str:
+        """The first segment after the backup's beginning that is not there."""
+        name: str = backup["archive"]["start"]
         while name in wal:
             name = database_wal.next_segment(name)
-        newer = [one for one in wal if one[:8] > name[:8]]
-        if name > last or (newer and not any(one > name and one[:8] == name[:8] for one in wal)):
-            if self.wanted is None or newer:
+        return name
+
+    def whole(self, wal: Mapping[str, str], end: str) -> bool:
+        """Whether nothing was archived after that segment, or only of another timeline."""
+        newer = any(one[:8] > end[:8] for one in wal)
+        return end > max(wal, default="") or (
+            newer and not any(one > end and one[:8] == end[:8] for one in wal)
+        )
+
+    def contiguous(self, wal: Mapping[str, str], backup: Mapping[str, Any]) -> None:
+        """Is there all WAL from the backup to the target? Sees what is missing; damage is seen in the replay."""
+        name = self.end(wal, backup)
+        if self.whole(wal, name):
+            if self.wanted is None or any(one[:8] > name[:8] for one in wal):
                 return
             if (self.wanted - pgbackrest.now()).total_seconds() > 0:
                 raise Here(

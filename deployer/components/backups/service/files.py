@@ -256,7 +256,9 @@ def main() -> int:
         ("named", "paths that the database names, one a line; where the database is"),
         ("missing", "of the paths on standard input, those that are not among the files"),
     ):
-        verbs.add_parser(verb, help=help).add_argument("--data", required=True)
+        about = verbs.add_parser(verb, help=help)
+        about.add_argument("--data", required=True)
+        about.add_argument("--point", default="", help="of the files: what was named later is not in it")
     options = parser.parse_args()
     try:
         return _do(options)
@@ -294,7 +296,7 @@ def _do(options: argparse.Namespace) -> int:
     if options.verb == "named":
         sys.stdout.write(app_back.named(own(), options.data))
         return 0
-    return tell(app_back.missing(own(), options.data, sys.stdin.read().splitlines()))
+    return tell(app_back.missing(own(), options.data, sys.stdin.read().splitlines(), options.point))
 
 
 if __name__ == "__main__":
