@@ -137,6 +137,7 @@ def test_a_moment_comes_back_to_the_last_write(vendors: tuple[Objects, Objects, 
         assert database.sql("SHOW archive_mode; SHOW restore_command").split("\n")[0] == "on"
 
 
+@LONG
 def test_a_dead_vendor_neither_stops_nor_fills(vendors: tuple[Objects, Objects, Database]) -> None:
     east, _, database = vendors
     east.stop()
