@@ -11,6 +11,7 @@ from typing import Any
 
 from deployer.core import generation
 from deployer.core.errors import DeployError
+from deployer.core.events import Event
 from deployer.core.machine import Machine
 from deployer.core.model import Repository
 from deployer.core.resources import find_template
@@ -23,6 +24,8 @@ from deployer.flow.session import Session
 EXERCISE, ASK = 300, 300
 # The target that means a moment by chance. It lies this long before the newest, so that it is in the repository.
 BY_CHANCE, SETTLED = "random", timedelta(seconds=90)
+# There is a choice of moments when there are so many seconds of them.
+SPAN = timedelta(seconds=10)
 # Seconds before the files' point in which a file may be named already and was not yet written.
 WRITTEN = 60
 # Nothing leaves the machine any more but answers to us; what runs on it reaches itself.
@@ -106,13 +109,18 @@ def _by_chance(session: Session, repository: Repository, source: generation.Gene
     )
     code, out, err = session.engine.run(machine, restoring.whole_since(), stdin=request, timeout=ASK)
     since = datetime.fromisoformat(str(answer(what, machine, code, out, err)["since"]))
-    end = datetime.now(UTC) - SETTLED
-    if since >= end:
+    young = since + SETTLED + SPAN - datetime.now(UTC)
+    if young > 2 * SETTLED:
         raise DeployError(
             what,
-            f"its oldest backup without a gap ended at {since:%H:%M:%S} UTC, less than {SETTLED.seconds} s ago",
-            "try again in two minutes, or leave --at out",
+            f"its oldest backup without a gap ended at {since:%H:%M:%S} UTC, which is to come by this computer's clock",
+            "deploy doctor compares the clocks",
         )
+    if young > timedelta():
+        text = f"{repository.name} has no gap since {since:%H:%M:%S} UTC only: waiting {young.seconds + 1} s"
+        session.sink(Event("notice", text))
+        time.sleep(young.total_seconds())
+    end = datetime.now(UTC) - SETTLED
     chosen = since + (end - since) * random.random()
     return chosen.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
