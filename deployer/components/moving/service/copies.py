@@ -43,11 +43,15 @@ def plan(item: dict[str, Any]) -> tuple[str, list[str]]:
     raise Failure("copying files", f"{item['name']} is of the unknown kind {kind}", "a mistake of ours")
 
 
-def line(config: dict[str, Any], item: dict[str, Any], checksum: bool = False) -> list[str]:
-    """rsync's command for one copy: owners by name, times to the nanosecond, what is gone there goes here."""
+def line(config: dict[str, Any], item: dict[str, Any], final: bool = False) -> list[str]:
+    """rsync's command for one copy: owners by name, times to the nanosecond, what is gone there goes here.
+
+    final: people wait. It goes by the connection that stands, where ssh finds it, and takes one of its own otherwise.
+    """
     folder, rules = plan(item)
     one = remote.peer(config, str(item["peer"]))
-    shell = shlex.join([word for word in remote.words(one) if word != f"root@{one['address']}"])
+    way = remote.standing(one) if final else remote.words(one)
+    shell = shlex.join([word for word in way if word != f"root@{one['address']}"])
     words = [
         "rsync",
         "-aHAX",
@@ -57,7 +61,7 @@ def line(config: dict[str, Any], item: dict[str, Any], checksum: bool = False) -
         "--no-human-readable",
         "--timeout=60",
     ]
-    if checksum and item["kind"] == "sqlite":
+    if final and item["kind"] == "sqlite":
         # Written through memory: its times need not tell.
         words.append("--checksum")
     return [*words, "-e", shell, *rules, f"root@{one['address']}:{folder}/", f"{folder}/"]

@@ -68,6 +68,11 @@ def connect(one: dict[str, Any]) -> None:
         disconnect(one)
 
 
+def standing(one: dict[str, Any]) -> list[str]:
+    """ssh by the connection that stands."""
+    return words(one, "-S", _socket(one), "-o", "ControlMaster=no")
+
+
 def disconnect(one: dict[str, Any]) -> None:
     """After a silence: the next word goes by a new connection."""
     try:
@@ -81,7 +86,7 @@ def call(one: dict[str, Any], verb: str, body: dict[str, Any], timeout: float) -
     """What its agent answers. Raises Unreachable or Told."""
     what = f"asking {one['name']} to {verb}"
     connect(one)
-    line = [*words(one, "-S", _socket(one), "-o", "ControlMaster=no"), "agent", verb]
+    line = [*standing(one), "agent", verb]
     try:
         done = subprocess.run(line, input=json.dumps(body), capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
