@@ -82,6 +82,24 @@ def life(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFacto
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def test_rehearsed(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole move into machines that go away again. Nobody notices, and it says what pause to expect."""
+    moving, operator = life.moving, life.moving.operator.at("hetzner")
+    words = ("--yes", "--rehearse", "--from", "hetzner", "--to", "aws")
+    with life.crowd, Looking(moving) as looking:
+        done = moving.operator.good("migrate", *words).result["rehearsal"]
+        time.sleep(2)
+    assert looking.both == [] and moving.serving() == ["hetzner"] and moving.move is None
+    assert [one.name for one in moving.all()] == ["hetzner", "baremetal"]
+    assert moving.leads_to() == [moving.site("hetzner").address]
+    assert 0 < done["expected_pause_seconds"] < 30, done
+    with capsys.disabled():
+        print(f"\nrehearsed: {done}\n  {life.crowd.figures()}")
+    life.crowd.check()
+    assert operator.good("plan", "--exit-code").result["changes"] == []
+    assert operator.good("status").result["ok"]
+
+
 def test_to_another_vendor(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         life.move("--from", "hetzner", "--to", "aws", to="aws")
