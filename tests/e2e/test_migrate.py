@@ -114,7 +114,10 @@ def test_nothing_is_left_to_do(life: Life) -> None:
     moving = life.moving
     assert moving.operator.at(life.place).good("plan", "--exit-code").result["changes"] == []
     status = moving.operator.at(life.place).good("status").result
-    assert status["ok"], status
+    said = moving.site(life.place).console(
+        "journalctl --no-pager -o cat -n 20 -u 'deploy-backups-*'", check=False
+    )
+    assert status["ok"], (said, status)
 
 
 def test_back_with_what_was_written_in_between(life: Life, capsys: pytest.CaptureFixture[str]) -> None:

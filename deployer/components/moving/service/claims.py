@@ -11,9 +11,9 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-import guard
 from ground import Failure, iso, last, read, write
 
+# The guard is imported where it is asked: a rehearsal's machine has none.
 # Seconds that one repository has; after which the others are not waited for, once one has it.
 PUT, OTHERS = 10, 2
 
@@ -29,6 +29,8 @@ def settings(generation: int) -> dict[str, Any]:
 
 def look(generation: int) -> list[str]:
     """Who else holds this generation or a newer one. What does not answer says nothing here."""
+    import guard
+
     config = settings(generation)
     found = []
     for answer in guard.ask_all(config.get("repositories", [])):
@@ -82,6 +84,8 @@ def put(generation: int, needed: bool) -> list[dict[str, Any]]:
 
 def _put(repository: dict[str, Any], generation: int, body: dict[str, Any]) -> None:
     """An existing claim is never overwritten. Raises Failure when it is another's."""
+    import guard
+
     key = guard._below(repository, f"{repository['claims_key']}{generation:06d}.json")
     # Looked at first: not every vendor knows the condition below.
     known = guard.ask(repository)
@@ -114,6 +118,8 @@ def _put(repository: dict[str, Any], generation: int, body: dict[str, Any]) -> N
 
 
 def generation_of(repository: dict[str, Any], key: str) -> str:
+    import guard
+
     prefix = str(repository["prefix"]).strip("/")
     below = key[len(prefix) + 1 :] if prefix else key
     return str(json.loads(guard._get(repository, below))["deployment"])
