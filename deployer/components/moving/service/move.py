@@ -9,6 +9,7 @@
     reopen     the old side serves again; never after it gave its permit
     follow     the old side's database follows the new one
     end        tunnels, slots and records go
+    trial      the switchover on a copy that is thrown away: what the new side takes
     serve      what sshd starts for a peer
 
 Used by units: fence, conduct, tunnel database|forward, work standby|files.
@@ -34,6 +35,7 @@ import fence
 import preparing
 import standby
 import state
+import trial
 import tunnel
 from ground import Failure
 
@@ -66,6 +68,7 @@ ANSWERS = {
     "reopen": reopen,
     "follow": after.follow,
     "end": after.end,
+    "trial": trial.run,
 }
 WORK = {
     ("serve",): agent.serve,
