@@ -115,6 +115,7 @@ def _by_chance(session: Session, repository: Repository, source: generation.Gene
             what,
             f"its oldest backup without a gap ended at {since:%H:%M:%S} UTC, which is to come by this computer's clock",
             "deploy doctor compares the clocks",
+            machine=machine,
         )
     if young > timedelta():
         text = f"{repository.name} has no gap since {since:%H:%M:%S} UTC only: waiting {young.seconds + 1} s"

@@ -13,7 +13,6 @@ from typing import Any
 
 from ground import Failure, iso, last, read, write
 
-# The guard is imported where it is asked: a rehearsal's machine has none.
 # Seconds that one repository has; after which the others are not waited for, once one has it.
 PUT, OTHERS = 10, 2
 
@@ -29,6 +28,7 @@ def settings(generation: int) -> dict[str, Any]:
 
 def look(generation: int) -> list[str]:
     """Who else holds this generation or a newer one. What does not answer says nothing here."""
+    # Here, and not above: a rehearsal's machine has no guard.
     import guard
 
     config = settings(generation)
