@@ -322,7 +322,10 @@ class AppData:
 
 @dataclass(frozen=True)
 class Route:
-    """Requests for host (a template over `domain`) and path go to process; `respond` answers with a text instead."""
+    """Requests for host (a template over `domain`) and path go to process; `respond` answers with a text instead.
+
+    long_polls: they hang until there is news, as WebSockets do. Nobody waits for their end before a pause.
+    """
 
     host: str
     path: str
@@ -330,6 +333,7 @@ class Route:
     respond: str = ""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    long_polls: bool = False
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,8 @@ def _handler(name: str, route: Route, processes: Sequence[Process], domain: str)
         "name": name,
         "paths": tuple(map(quote, patterns(route.path))),
         "headers": headers,
-        "upstream": f"127.0.0.1:{process.port}" if process else "",
+        # Caddy counts by name: what is under way to this one is what may hang.
+        "upstream": f"{'localhost' if route.long_polls else '127.0.0.1'}:{process.port}" if process else "",
         "ready": quote(_ready(process)) if process else "",
         "ca": "",
         "respond": quote(fill(route.respond, domain)),

@@ -13,7 +13,7 @@ from deployer.core.machine import Deployment, MachineSpec
 from deployer.core.model import BackupPolicy
 from deployer.pki import keys
 from providers import local
-from tests.components.backups.machine import STOPPED, Database, live, wait
+from tests.components.backups.machine import STOPPED, UNIT, Database, live, wait
 from tests.rig.objects import Damage, Objects
 from tests.rig.remote import Remote
 from tests.rig.world import NUMBER, why_not
@@ -138,6 +138,21 @@ def test_a_moment_comes_back_to_the_last_write(vendors: tuple[Objects, Objects, 
 
 
 @LONG
+def test_a_backup_right_after_a_promotion(vendors: tuple[Objects, Objects, Database]) -> None:
+    """Its checkpoint takes minutes when there is something to write."""
+    _, _, database = vendors
+    database.sql("CHECKPOINT; CREATE TABLE filler AS SELECT generate_series(1, 200000) AS n")
+    data = "/var/lib/postgresql/17/main"
+    database.shell.run(
+        f"runuser -u postgres -- /usr/lib/postgresql/17/bin/pg_ctl -D {data} -m immediate -w stop; systemctl stop {UNIT};"
+        f" systemctl reset-failed {UNIT}; install -o postgres -g postgres /dev/null {data}/standby.signal;"
+        f" systemctl start {UNIT}"
+    )
+    assert database.sql("SELECT pg_promote()") == "t"
+    assert database.program("create", "--repository", "east", "--type", "full")["type"] == "full"
+    database.sql("DROP TABLE filler")
+
+
 def test_a_dead_vendor_neither_stops_nor_fills(vendors: tuple[Objects, Objects, Database]) -> None:
     east, _, database = vendors
     east.stop()

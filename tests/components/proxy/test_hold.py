@@ -58,6 +58,15 @@ def test_nobody_is_under_way(caddy: dict[str, Count], tmp_path: Path) -> None:
     assert wait(tmp_path, 20)[:2] == (0, "")
 
 
+def test_a_write_between_its_check_and_itself_is_not_overlooked(
+    caddy: dict[str, Count], tmp_path: Path
+) -> None:
+    asked = iter([1, 0, 1, 1])
+    caddy["of"] = lambda at: next(asked, 1 if at < 0.6 else 0)
+    code, _, took = wait(tmp_path, 20)
+    assert code == 0 and took > 0.6
+
+
 def test_those_that_end_are_waited_for(caddy: dict[str, Count], tmp_path: Path) -> None:
     caddy["of"] = lambda at: max(0, 4 - int(at / 0.6))
     code, said, took = wait(tmp_path, 20)

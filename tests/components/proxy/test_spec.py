@@ -158,6 +158,17 @@ def test_routes_of_every_shipped_app_can_be_written(app: str) -> None:
     assert routes.app_sites(whole, "example.test")
 
 
+def test_what_may_hang_is_counted_apart() -> None:
+    listed = (*ROUTES, Route(D, "/_matrix/client/*/sync", process="web", long_polls=True))
+    [handler] = [
+        one
+        for one in routes.app_sites(manifest(listed), "example.test")[0]["handlers"]  # type: ignore[attr-defined]
+        if "sync" in str(one["paths"])
+    ]
+    assert handler["upstream"] == "localhost:8008"
+    assert handler["paths"] == ("`/_matrix/client/*/sync`", "`/_matrix/client/*/sync/*`")
+
+
 def test_outside_probes_ask_the_app_where_they_can() -> None:
     assert routes.outside_probe(manifest(), "example.test", "example.test") == {
         "url": "https://example.test/_matrix",

@@ -134,6 +134,7 @@ def create(wanted: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
     with open(LOCK, "a") as lock:
         _wait(lock, what, BOUND)
         waited = time.monotonic() - began
+        _newest_timeline()
         words = ["backup", f"--type={kind}", "--archive-timeout=180"]
         pgbackrest.good(what, conf(name), *words, timeout=BOUND)
     made = pgbackrest.info(conf(name))["backup"][-1]
@@ -153,6 +154,18 @@ def create(wanted: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
         "size": made["info"]["size"],
         "stored": made["info"]["repository"]["delta"],
     }
+
+
+# pgBackRest compares the WAL's timeline with that of the last checkpoint, which comes minutes after a promotion.
+CHECKPOINT = """\
+SELECT 'CHECKPOINT' WHERE NOT pg_is_in_recovery() AND (SELECT timeline_id FROM pg_control_checkpoint())
+  <> (SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int) \\gexec
+"""
+
+
+def _newest_timeline() -> None:
+    """Where it does not work, pgBackRest says why."""
+    pgbackrest.as_postgres(["psql", "-XAtq", "-d", "postgres"], timeout=600, stdin=CHECKPOINT)
 
 
 def create_due(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ def follow(config: dict[str, Any]) -> dict[str, Any]:
         serving.let_go(config)
         unit = str(config["database_unit"])
         if not systemd.active(unit):
+            # Its archiver may be at the last segment still.
+            systemd.stop([unit], 120)
             found = postgres.control()
             if not (DATA / "standby.signal").exists() and found["state"] != "shut down":
                 why = f"its database is not shut down cleanly but {found['state']}"

@@ -1,12 +1,8 @@
-"""`move.py serve`: what a peer's SSH key may do here, and nothing else. sshd starts it in place of the peer's command."""
+"""What the machines of a move ask of one another. `VERBS` is all of it."""
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +11,9 @@ import conduct
 import copies
 import cutover
 import fence
+import opening
 import postgres
 import promote
-import serving
 import warm
 from ground import Failure
 from state import CLOSED
@@ -90,19 +86,19 @@ def fresh_files(config: Body, body: Body) -> Body:
 
 def open(config: Body, body: Body) -> Body:
     promote.opened(config, body)
-    serving.open_new(config)
+    opening.open_new(config)
     return {"open": True}
 
 
 def start_app(config: Body, body: Body) -> Body:
     promote.opened(config, body)
-    serving.start_app(config)
+    opening.start_app(config)
     return {"started": config["app"]}
 
 
 def settle(config: Body, body: Body) -> Body:
     promote.opened(config, body)
-    return {"settled": True, "wrong": serving.settle(config)}
+    return {"settled": True, "wrong": opening.settle(config)}
 
 
 VERBS: dict[str, Callable[[Body, Body], Body]] = {
@@ -128,24 +124,3 @@ VERBS: dict[str, Callable[[Body, Body], Body]] = {
     "start-app": start_app,
     "settle": settle,
 }
-
-
-def serve(config: Body) -> int:
-    """The peer's command stands in SSH_ORIGINAL_COMMAND: `agent VERB`, or rsync's other end."""
-    try:
-        words = shlex.split(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
-    except ValueError as error:
-        raise Failure("serving a peer", str(error), "a mistake of ours") from None
-    if words[:1] == ["rsync"]:
-        command = copies.server(config, words)
-        os.execvp(command[0], command)
-    if len(words) != 2 or words[0] != "agent" or words[1] not in VERBS:
-        raise Failure(
-            "serving a peer", f"{' '.join(words[:2]) or 'a shell'} is not for peers", "a mistake of ours"
-        )
-    text = sys.stdin.read(1 << 16)
-    body = json.loads(text) if text.strip() else {}
-    if not isinstance(body, dict):
-        raise Failure("serving a peer", "its words are no JSON object", "a mistake of ours")
-    print(json.dumps(VERBS[words[1]](config, body)), flush=True)
-    return 0

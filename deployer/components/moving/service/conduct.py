@@ -130,6 +130,8 @@ class Conductor:
             # Also of one whose record is lost here: its words must not be taken for ours.
             self.note(attempt=max(self.record["attempt"], known["attempt"] + 1))
         self.others("fresh-files", 30)
+        # For the old side, which follows from where it ended; made now, because nobody waits yet.
+        postgres.slot(True)
         facts = self.ask("facts", 30)
         self.tell("database", f"{facts['bytes'] >> 20} MiB, {found['lag_bytes']} bytes behind")
 
@@ -178,7 +180,16 @@ class Conductor:
         except Failure as second:
             self.tell("old side", f"reopens by itself: {second}", good=False)
         self._files_again()
+        self._no_slot()
         print(failure, file=sys.stderr)
+
+    def _no_slot(self) -> None:
+        """It would keep WAL for nobody."""
+        try:
+            postgres.slot(False)
+        except Failure:
+            # The standby does not answer: the next switchover, or the end of the move, takes it away.
+            pass
 
     def _files_again(self) -> None:
         try:
@@ -202,6 +213,7 @@ class Conductor:
                     self.note(permit="none")
                     self.tell("old side", "serves again")
                     self._files_again()
+                    self._no_slot()
                     raise
                 raise Unreachable("asking for the permit", f"{refused}; then {back}", "") from None
         except Unreachable as silent:

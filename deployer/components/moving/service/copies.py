@@ -80,17 +80,32 @@ def one_pass(config: dict[str, Any], final: bool = False) -> int:
         by_peer.setdefault(str(item["peer"]), []).append(item)
     total = 0
     for name, items in by_peer.items():
-        paths = sorted({plan(item)[0] for item in items})
-        absent = remote.call(remote.peer(config, name), "absent", {"paths": paths}, 20)["absent"]
-        there = [item for item in items if plan(item)[0] not in absent]
         if final:
+            # People wait: whether something is absent is asked only about what does not come.
             done = remote.side_by_side(
-                {item["name"]: lambda item=item: fetch(config, item, True) for item in there}
+                {item["name"]: lambda name=name, item=item: _last(config, name, item) for item in items}
             )
             total += sum(done.values())
         else:
-            total += sum(fetch(config, item, False) for item in there)
+            absent = _absent(config, name, items)
+            total += sum(fetch(config, item, False) for item in items if plan(item)[0] not in absent)
     return total
+
+
+def _absent(config: dict[str, Any], peer: str, items: list[dict[str, Any]]) -> list[str]:
+    """Folders that the peer does not have."""
+    paths = sorted({plan(item)[0] for item in items})
+    found: list[str] = remote.call(remote.peer(config, peer), "absent", {"paths": paths}, 20)["absent"]
+    return found
+
+
+def _last(config: dict[str, Any], peer: str, item: dict[str, Any]) -> int:
+    try:
+        return fetch(config, item, True)
+    except Failure:
+        if _absent(config, peer, [item]):
+            return 0
+        raise
 
 
 def fetch(config: dict[str, Any], item: dict[str, Any], final: bool) -> int:
@@ -142,13 +157,13 @@ def final(config: dict[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     with state.lock("files", 60, "the last copies of files"):
         total = one_pass(config, True)
-        if any(item["where"] == POSTFIX for item in config["copies"]):
-            structure()
     return {"bytes": total, "seconds": round(time.monotonic() - began, 2)}
 
 
-def structure() -> None:
-    """Postfix names a message after its file's number on this disk."""
+def structure(config: dict[str, Any]) -> None:
+    """Postfix names a message after its file's number on this disk. Before it starts here."""
+    if not any(item["where"] == POSTFIX for item in config["copies"]):
+        return
     for _ in range(3):
         try:
             done = subprocess.run(["postsuper", "-s"], capture_output=True, text=True, timeout=120)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import opening
 import postgres
 import remote
 import rules
@@ -126,6 +127,8 @@ def hold(config: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         else:
             for part in ("hold", "drain", "close"):
                 order(config, body, "hold", lambda part=part: _part(config, fence, part), part=part)  # type: ignore[misc]
+            # `fence` waits for its end; until it asks, the last checkpoint is on its way.
+            serving.begin_to_stop_database(config)
         return shown(fence)
 
 
@@ -190,7 +193,7 @@ def put_back(config: dict[str, Any], why: str, who: Asked | None) -> dict[str, A
     if fence is None:
         return shown(current)
     save(fence)
-    wrong = serving.reopen(config)
+    wrong = opening.reopen(config)
     if not fence.peer:
         for one in state.own_machines(config):
             if one["name"] != config["machine"]:

@@ -17,30 +17,29 @@ Used by units: fence, conduct, tunnel database|forward, work standby|files.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 # The programs of backups lie in the folder next to ours: the guard, and what all programs of the machine share.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "backups"))
 
-import after
-import agent
-import conduct
-import copies
-import cutover as switchover
-import deadman
-import fence
-import preparing
-import standby
 import state
-import trial
-import tunnel
 from ground import Failure
+
+# The other modules are read where they are used: a peer's word starts this program anew, in the pause too.
 
 
 def status(config: dict[str, Any]) -> dict[str, Any]:
+    import after
+    import copies
+    import cutover as switchover
+    import fence
+    import standby
+
     return {
         "standby": standby.status(config),
         "files": copies.status(config),
@@ -51,32 +50,46 @@ def status(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def reopen(config: dict[str, Any]) -> dict[str, Any]:
+    import fence
+
     state.side(config, "old", "reopening")
     return fence.reopen(config, {}, "an operator asked for it")
 
 
 def cutover(config: dict[str, Any]) -> dict[str, Any]:
+    import cutover as switchover
+
     return switchover.cutover(config, json.loads(sys.stdin.read()))
 
 
+def tunnel(config: dict[str, Any], which: str) -> int:
+    import tunnel as tunnels
+
+    return tunnels.run(config, which)
+
+
+def elsewhere(module: str, name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda config: getattr(importlib.import_module(module), name)(config)
+
+
 ANSWERS = {
-    "prepare": preparing.prepare,
-    "standby": standby.start,
-    "files": copies.start,
+    "prepare": elsewhere("preparing", "prepare"),
+    "standby": elsewhere("standby", "start"),
+    "files": elsewhere("copies", "start"),
     "status": status,
     "cutover": cutover,
     "reopen": reopen,
-    "follow": after.follow,
-    "end": after.end,
-    "trial": trial.run,
+    "follow": elsewhere("after", "follow"),
+    "end": elsewhere("after", "end"),
+    "trial": elsewhere("trial", "run"),
 }
 WORK = {
-    ("serve",): agent.serve,
-    ("conduct",): conduct.run,
-    ("tunnel", "database"): lambda config: tunnel.run(config, "database"),
-    ("tunnel", "forward"): lambda config: tunnel.run(config, "forward"),
-    ("work", "standby"): standby.work,
-    ("work", "files"): copies.work,
+    ("serve",): elsewhere("serve", "serve"),
+    ("conduct",): elsewhere("conduct", "run"),
+    ("tunnel", "database"): lambda config: tunnel(config, "database"),
+    ("tunnel", "forward"): lambda config: tunnel(config, "forward"),
+    ("work", "standby"): elsewhere("standby", "work"),
+    ("work", "files"): elsewhere("copies", "work"),
 }
 
 
@@ -87,9 +100,11 @@ def main() -> int:
             print(json.dumps(ANSWERS[words[0]](state.settings()), indent=1))
             return 0
         if words == ("fence",):
+            import deadman
+
             return deadman.main()
         if words in WORK:
-            return WORK[words](state.settings())
+            return int(WORK[words](state.settings()))
     except Failure as failure:
         print(json.dumps({"error": failure.body}), flush=True)
         return 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import py_compile
+from pathlib import Path
 from typing import Any
 
+import opening
 import postgres
 import serving
 import state
@@ -14,6 +17,7 @@ from state import CLOSED, FENCED
 
 def prepare(config: dict[str, Any]) -> dict[str, Any]:
     """Folders, marks, the role. A machine of the new side is closed from here until it is promoted."""
+    compiled()
     for folder in (state.STATE, state.RUN):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config["side"] == "new" and not promoted(config):
@@ -26,10 +30,18 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
         state.mark(FENCED)
         state.mark(CLOSED)
         # Of an earlier move, in which this was the old side.
-        serving.end_quiet(config)
+        opening.end_quiet(config)
     if config["side"] == "old" and config["lead"]:
         postgres.role(str(config["replication"]["password_verifier"]))
     return {"prepared": True}
+
+
+def compiled() -> None:
+    """Each word of a peer starts Python anew; what it would compile each time lies ready. A hash tells a newer source."""
+    ours = Path(__file__).resolve().parent
+    for path in (*ours.glob("*.py"), *ours.parent.glob("backups/*.py")):
+        mode = py_compile.PycInvalidationMode.CHECKED_HASH
+        py_compile.compile(str(path), doraise=False, quiet=1, invalidation_mode=mode)
 
 
 def promoted(config: dict[str, Any]) -> bool:

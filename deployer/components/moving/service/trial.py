@@ -9,10 +9,11 @@ import time
 from typing import Any
 
 import copies
+import opening
 import postgres
-import serving
 import state
 import systemd
+import warm
 from ground import Failure
 from state import FENCED
 
@@ -29,6 +30,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         seconds[name] = round(time.monotonic() - began, 2)
 
     copies.stop()
+    # As a switchover does while nobody waits.
+    warm.warm(config)
     began = time.monotonic()
     done = copies.final(config)
     lap("last files", began)
@@ -36,10 +39,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     database(config)
     lap("promote", began)
     began = time.monotonic()
-    serving.open_new(config)
+    opening.open_new(config)
     lap("start", began)
     began = time.monotonic()
-    serving.start_app(config)
+    opening.start_app(config)
     lap("app", began)
     return {"seconds": seconds, "bytes": done["bytes"]}
 
@@ -47,7 +50,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def database(config: dict[str, Any]) -> None:
     """The copy becomes a database of its own. The old side's stays the primary: nothing was fenced, nothing is claimed."""
     state.unmark(FENCED)
-    systemd.must_start("promoting the copy", [str(config["database_unit"])], 120)
+    if not systemd.active(str(config["database_unit"])):
+        systemd.must_start("promoting the copy", [str(config["database_unit"])], 120)
     if (
         postgres.in_recovery()
         and postgres.sql("SELECT pg_promote(true, 60)", "promoting the copy", 70) != "t"
