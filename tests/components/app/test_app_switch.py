@@ -25,6 +25,7 @@ def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     loader.exec_module(module)
     monkeypatch.setattr(module, "SYSTEMD", tmp_path / "units")
     monkeypatch.setattr(module, "systemctl", lambda *words, check=True: "")
+    monkeypatch.setattr(module, "active", lambda units: [True] * len(units))
     monkeypatch.setattr(module, "state_of", lambda unit: {"ActiveState": "active", "NRestarts": "0"})
     monkeypatch.setattr(module, "answer", lambda url: "" if "good" in url else "it answers 500")
     monkeypatch.setattr(module, "journal", lambda unit, since: "its last lines")
