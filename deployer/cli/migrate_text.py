@@ -7,6 +7,7 @@ from typing import Any
 
 from deployer.cli import output, results
 from deployer.cli.options import Settings
+from deployer.core import amounts
 
 
 def migrated(result: Mapping[str, Any], chosen: Settings) -> None:
@@ -30,6 +31,9 @@ def migrated(result: Mapping[str, Any], chosen: Settings) -> None:
             f"{record['pause_seconds']:g} s, of it {record['app_start_seconds']:g} s the app's own start",
         ],
     ]
+    if parts := record.get("parts"):
+        moved = (f"{name} {amounts.size(part['bytes'])}" for name, part in parts.items())
+        rows.append(["moved", ", ".join(moved)])
     watch = record.get("watch") or {}
     if watch:
         seen = f"{watch['requests']} requests, {watch['failed']} failed, the longest wait {watch['longest_wait']:.1f} s"

@@ -12,7 +12,7 @@ from typing import Any
 
 from deployer.components.moving import actions
 from deployer.components.moving.actions import Cutover, Fence
-from deployer.core.errors import DeployError, InputError
+from deployer.core.errors import DeployError
 from deployer.core.events import Event
 from deployer.flow import moves
 from deployer.flow import up as bringing
@@ -159,15 +159,3 @@ def keep_way_back(sides: Sides) -> str:
     except DeployError as error:
         return f"no way back yet: {error.why}"
     return f"no way back yet: {sides.move.old} has not begun to follow after {moves.WORK} s"
-
-
-def refuse_without_repositories(sides: Sides) -> None:
-    """Raise InputError where nobody could see who is live."""
-    for session in (sides.old, sides.new):
-        inventory = session.project.inventory
-        if not inventory.repositories:
-            raise InputError(
-                f"moving {sides.old.project.deployment}",
-                f"inventories/{inventory.name}.yaml names no repositories: they tell machines who is live",
-                "name the same ones in both inventories (docs/backups.md)",
-            )

@@ -80,7 +80,7 @@ def migrate(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
     moves.refuse(move, old, new)
     going_on = move if move and _same(move, old, new) else None
     with moves.opened(request, sink, old, new, going_on) as sides, ExitStack() as held:
-        handover.refuse_without_repositories(sides)
+        preflight.refuse_without_repositories(sides)
         folders = {"old": sides.old.project.state_dir, "new": sides.new.project.state_dir}
         locks = {side: held.enter_context(lock(folder, "migrate")) for side, folder in folders.items()}
         _check_live(sides, going_on)
@@ -242,6 +242,8 @@ def _record(sides: Sides, done: Cutover, times: Times, way_back: str, total: flo
         "app_start_seconds": round(done.seconds.get("app", 0.0), 2),
         "held_at": done.held_at,
         "served_at": done.served_at,
+        "bytes": sum(done.bytes.values()),
+        "parts": {name: {"bytes": count} for name, count in done.bytes.items()},
         "verified": list(done.checks),
         "way_back": way_back,
         "total_seconds": round(total, 1),

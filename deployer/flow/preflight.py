@@ -12,7 +12,7 @@ from typing import Any
 
 from deployer.components.database.actions import psql_command
 from deployer.components.sms_gateway import layout as sms
-from deployer.core.errors import DeployError
+from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event
 from deployer.flow import provision
 from deployer.flow.look import View
@@ -39,6 +39,18 @@ class Room:
     machine: str
     free: int
     wanted: int
+
+
+def refuse_without_repositories(sides: Sides) -> None:
+    """Raise InputError where nobody could see who is live."""
+    for session in (sides.old, sides.new):
+        inventory = session.project.inventory
+        if not inventory.repositories:
+            raise InputError(
+                f"moving {sides.old.project.deployment}",
+                f"inventories/{inventory.name}.yaml names no repositories: they tell machines who is live",
+                "name the same ones in both inventories (docs/backups.md)",
+            )
 
 
 def compare(sides: Sides, view: View) -> list[str]:

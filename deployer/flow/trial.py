@@ -72,13 +72,16 @@ def rehearse(request: Request, sink: Sink, old: str, new: str) -> dict[str, Any]
             lock(former.project.state_dir, "rehearsal") as ours,
         ):
             _clear(fresh)
+            times: dict[str, float] = {}
             try:
-                body = _try(sides, held, ours, started, began)
+                body = _try(sides, held, ours, started, began, times)
             except DeployError as error:
                 fresh.mask.error(error)
                 raise
             finally:
-                _undo(sides, ours, before)
+                # Before its target was made, nothing was asked of the old side.
+                if "target" in times:
+                    _undo(sides, ours, before)
                 _clear(fresh)
     receipts.write(request.root, "rehearsal", former.project.deployment, body, started)
     return {"rehearsal": body, "notes": _notes(body)}
@@ -120,10 +123,11 @@ def _check(old: Session, new: Session) -> None:
         )
 
 
-def _try(sides: Sides, held: Any, ours: Any, started: datetime, began: float) -> dict[str, Any]:
+def _try(
+    sides: Sides, held: Any, ours: Any, started: datetime, began: float, times: dict[str, float]
+) -> dict[str, Any]:
+    """times: seconds of each part that ended."""
     from deployer.pki import keys
-
-    times: dict[str, float] = {}
 
     def lap(name: str) -> None:
         times[name] = round(time.monotonic() - began - sum(times.values()), 2)

@@ -41,6 +41,7 @@ class Cutover:
     """state: "none", "running", "done", "failed" or "unknown" (both sides are closed, and the old one's word is missing).
 
     permit: "none", "asked" or "given". seconds: of each phase that ended. held_at, served_at: seconds since 1970.
+    bytes: of the database, of the files' passes, and of those in the pause.
     """
 
     state: str = "none"
@@ -52,6 +53,7 @@ class Cutover:
     served_at: float = 0.0
     checks: tuple[str, ...] = ()
     error: Mapping[str, str] = field(default_factory=dict)
+    bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pause(self) -> float:
@@ -128,6 +130,7 @@ def status(body: Mapping[str, Any]) -> Status:
             float(cutover.get("served_at") or 0),
             tuple(map(_check, cutover.get("checks") or ())),
             _error(cutover),
+            {str(name): int(value) for name, value in (cutover.get("bytes") or {}).items()},
         ),
         Fence(str(fence.get("state") or "none"), str(fence.get("id") or ""), str(fence.get("why") or "")),
         Follow(str(follow.get("state") or "none"), _count(follow.get("lag_bytes")), _error(follow)),

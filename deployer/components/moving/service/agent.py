@@ -81,7 +81,7 @@ def fresh_files(config: Body, body: Body) -> Body:
     if config["copies"] and not (found["passes"] and time.time() - found["ended_at"] < conduct.OLD_PASS):
         why = f"no pass of files has ended here lately ({(found.get('error') or {}).get('why', 'it was not begun')})"
         raise Failure("checking", why, "start them: `move.py files`")
-    return {"passes": found["passes"]}
+    return {"passes": found["passes"], "bytes": found["bytes"]}
 
 
 def open(config: Body, body: Body) -> Body:

@@ -129,11 +129,13 @@ class Conductor:
         if known["id"] == self.record["id"] and known["state"] == "reopened":
             # Also of one whose record is lost here: its words must not be taken for ours.
             self.note(attempt=max(self.record["attempt"], known["attempt"] + 1))
-        self.others("fresh-files", 30)
+        passes = self.others("fresh-files", 30)
         # For the old side, which follows from where it ended; made now, because nobody waits yet.
         postgres.slot(True)
         facts = self.ask("facts", 30)
         self.tell("database", f"{facts['bytes'] >> 20} MiB, {found['lag_bytes']} bytes behind")
+        copied = sum(one["bytes"] for one in passes.values())
+        self.note(bytes={"database": facts["bytes"], "files": copied, "in the pause": 0})
 
     def others(self, verb: str, timeout: float) -> dict[str, Any]:
         """The same of every machine of the new side, this one too."""
@@ -154,7 +156,9 @@ class Conductor:
         began = time.monotonic()
         done = self.others("last-files", copies.LAST + 30)
         self.record["seconds"]["last files"] = round(time.monotonic() - began, 2)
-        self.tell("files", f"{sum(one['bytes'] for one in done.values())} bytes in the last pass")
+        last = sum(one["bytes"] for one in done.values())
+        self.record.setdefault("bytes", {})["in the pause"] = last
+        self.tell("files", f"{last} bytes in the last pass")
 
     def replayed(self, lsn: str) -> None:
         """The standby has the old database's last record. Raises Failure."""
