@@ -40,12 +40,7 @@ def follow(config: dict[str, Any]) -> dict[str, Any]:
             remote.call(standby.peer(config), "slot", {"want": True}, 60)
             standby.tunnel(config)
             port = int(config["replication"]["port"])
-            values: dict[str, str | None] = {
-                "primary_conninfo": postgres.conninfo(port),
-                "primary_slot_name": postgres.SLOT,
-                postgres.SYNC: None,
-            }
-            postgres.configure(values)
+            postgres.configure({**postgres.following(port), postgres.SYNC: None})
             postgres.put(DATA / "standby.signal", "")
             systemd.must_start("starting the standby", [unit], 300)
             # Its own, for what it led before: it would keep WAL for nobody.

@@ -130,8 +130,9 @@ class Conductor:
             # Also of one whose record is lost here: its words must not be taken for ours.
             self.note(attempt=max(self.record["attempt"], known["attempt"] + 1))
         passes = self.others("fresh-files", 30)
-        # For the old side, which follows from where it ended; made now, because nobody waits yet.
+        # Now, because nobody waits yet: the old side follows from where it ended; and no commit of ours waits for it.
         postgres.slot(True)
+        postgres.wait_for_none()
         facts = self.ask("facts", 30)
         self.tell("database", f"{facts['bytes'] >> 20} MiB, {found['lag_bytes']} bytes behind")
         copied = sum(one["bytes"] for one in passes.values())

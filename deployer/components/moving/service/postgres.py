@@ -19,7 +19,7 @@ SLOT = STANDBY = "deploy_standby"
 ROLE = "deploy_replication"
 SYNC = "synchronous_standby_names"
 # Of a standby; the new primary has none of them.
-FOLLOWING = ("primary_conninfo", "primary_slot_name")
+FOLLOWING = ("primary_conninfo", "primary_slot_name", "wal_retrieve_retry_interval")
 # What a standby must have at least as large as its primary, or it does not replay.
 AT_LEAST = {
     # name of the setting: what pg_controldata calls it
@@ -156,6 +156,11 @@ def conninfo(port: int) -> str:
         f"host=127.0.0.1 port={port} user={ROLE} passfile={FOLDER}/pgpass application_name={STANDBY}"
         " sslmode=disable connect_timeout=5 keepalives_idle=5 keepalives_interval=5 keepalives_count=3"
     )
+
+
+def following(port: int) -> dict[str, str | None]:
+    """Settings of a standby, by the names in FOLLOWING. A promotion that comes just as it looks for more waits once more."""
+    return dict(zip(FOLLOWING, (conninfo(port), SLOT, "500ms"), strict=True))
 
 
 def slot(want: bool) -> dict[str, Any]:

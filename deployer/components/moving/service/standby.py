@@ -245,8 +245,7 @@ def into_place(config: dict[str, Any]) -> None:
     for name, wanted in postgres.control(INCOMING)["settings"].items():
         if name in have and have[name] < wanted:
             values[name] = str(wanted)
-    values |= {"primary_conninfo": postgres.conninfo(port), "primary_slot_name": postgres.SLOT}
-    values |= {postgres.SYNC: None, "restore_command": None}
+    values |= {**postgres.following(port), postgres.SYNC: None, "restore_command": None}
     postgres.configure(values, INCOMING)
     postgres.put(INCOMING / "standby.signal", "")
     if DATA.exists():
