@@ -24,7 +24,7 @@ from deployer.core import generation
 from deployer.core.errors import DeployError, InputError
 from deployer.core.events import Event, Sink
 from deployer.core.moving import MOVED, PREPARING, SETTLING, Move
-from deployer.flow import generations, handover, moves, moving_view, preflight, readying, summary
+from deployer.flow import foresight, generations, handover, moves, moving_view, preflight, readying, summary
 from deployer.flow import up as bringing
 from deployer.flow.moves import Sides
 from deployer.flow.request import Request
@@ -86,6 +86,7 @@ def migrate(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
         _check_live(sides, going_on)
         follows = bool(move and move.phase == MOVED and move.old == str(sides.new.project.deployment))
         if going_on is None:
+            foresight.foresee(sides)
             _ask(sides)
             moves.begin(sides)
         times = Times(sink)

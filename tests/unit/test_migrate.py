@@ -13,8 +13,9 @@ import pytest
 
 from deployer.components.moving import actions
 from deployer.core.errors import DeployError, InputError
+from deployer.core.finding import Finding
 from deployer.core.moving import ENDED, MOVED, PREPARING, SETTLING, Move
-from deployer.flow import handover, migrate, moves
+from deployer.flow import foresight, handover, migrate, moves
 from deployer.flow.migrate import Wish
 from deployer.flow.moving_view import slot_trouble
 from tests.rig.smpp_carrier import Carrier
@@ -162,3 +163,40 @@ def test_what_was_verified_is_told_in_words() -> None:
         "positions: old ended at 0/1, new replayed to 0/2",
         "NOT GOOD: forwarding: the old side does not answer",
     )
+
+
+# --- before the question ---
+
+
+def told(*findings: Finding) -> list[tuple[str, str]]:
+    """Kind and text of what an operator hears of the findings."""
+    heard: list[tuple[str, str]] = []
+    project = SimpleNamespace(inventory=SimpleNamespace(provider="aws"))
+    session: Any = SimpleNamespace(project=project, sink=lambda event: heard.append((event.kind, event.text)))
+    for one in findings:
+        foresight._tell(session, one)
+    return heard
+
+
+def test_the_price_and_a_long_memory_are_told_before_the_question() -> None:
+    assert told(
+        Finding("vendor.price", "ok", "price", "agora-all-1", "t3.medium, 30.00 USD a month"),
+        Finding(
+            "dns.ttl", "warn", "TTL of what moves", "social.test", "A of it 3600 s", "deploy up sets them"
+        ),
+        Finding("vendor.credentials", "ok", "credentials", "aws", "good"),
+    ) == [
+        ("notice", "price: agora-all-1: t3.medium, 30.00 USD a month"),
+        ("warning", "TTL of what moves: social.test: A of it 3600 s (deploy up sets them)"),
+    ]
+
+
+def test_a_vendor_that_has_no_room_stops_it_before_the_question() -> None:
+    with pytest.raises(InputError, match="no machine more may be made") as caught:
+        told(Finding("vendor.quota", "fail", "quota", "aws", "no machine more may be made", "ask for more"))
+    assert caught.value.next == "ask for more"
+
+
+def test_what_was_moved_is_told_in_bytes() -> None:
+    found = actions.status({"cutover": {"bytes": {"database": 5, "files": 7, "in the pause": 1}}}).cutover
+    assert found.bytes == {"database": 5, "files": 7, "in the pause": 1}

@@ -64,6 +64,12 @@ class Examination:
             self._with_machines(existing)
         return self.runner.finish()
 
+    def of_vendor(self) -> list[Finding]:
+        """Only whether it lets us in, and what the machines cost; with what else was started in this runner."""
+        self.runner.start("vendor.ready", "access to the vendor", self._access)
+        self.runner.start("vendor.price", "price", lambda: self._prices(self.session.existing()))
+        return self.runner.finish()
+
     def _project(self) -> list[Finding]:
         from deployer.flow.secrets import list_secrets
         from deployer.project.bundle import RECOVERY_FILE
