@@ -71,7 +71,7 @@ def _look(sides: Sides) -> Cutover | None:
     """What the new side says; None where it does not answer now. It goes on without us."""
     lead = sides.lead("new")
     try:
-        return sides.status("new").cutover
+        return sides.progress()
     except DeployError:
         with contextlib.suppress(DeployError):
             session = sides.new

@@ -78,6 +78,10 @@ class Sides:
         """What a machine says of the move; the lead of the side when none is named."""
         return actions.status(self.ask(side, machine or self.lead(side), "status", timeout=ASK))
 
+    def progress(self) -> actions.Cutover:
+        """How far the switchover is, by the new side's word."""
+        return actions.status(self.ask("new", self.lead("new"), "progress", timeout=ASK)).cutover
+
 
 @contextmanager
 def opened(request: Request, sink: Sink, old: str, new: str, move: Move | None) -> Iterator[Sides]:

@@ -91,7 +91,7 @@ class Status:
 
 
 def command(verb: str) -> str:
-    """prepare, standby, files, status, cutover (request on standard input), reopen, follow or end."""
+    """A verb, as move.py itself tells them. cutover wants its request on standard input."""
     return f"python3 {PROGRAM} {verb}"
 
 

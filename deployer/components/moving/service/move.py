@@ -5,6 +5,7 @@
     standby    begin to copy and follow the database of the old side
     files      begin passes of the files
     status     how far all of it is
+    progress   how far the switchover is: asked twice a second while people wait, so nothing else is looked at
     cutover    begin the switchover; {"id", "max_pause", "old_is_dead"} on standard input
     reopen     the old side serves again; never after it gave its permit
     follow     the old side's database follows the new one
@@ -49,6 +50,12 @@ def status(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def progress(config: dict[str, Any]) -> dict[str, Any]:
+    import cutover as switchover
+
+    return {"cutover": switchover.status(config)}
+
+
 def reopen(config: dict[str, Any]) -> dict[str, Any]:
     import fence
 
@@ -77,6 +84,7 @@ ANSWERS = {
     "standby": elsewhere("standby", "start"),
     "files": elsewhere("copies", "start"),
     "status": status,
+    "progress": progress,
     "cutover": cutover,
     "reopen": reopen,
     "follow": elsewhere("after", "follow"),
