@@ -167,7 +167,7 @@ def test_round_by_three_vendors(life: Life, capsys: pytest.CaptureFixture[str]) 
                 f"{one['old']:<10} {one['new']:<10} {one['pause_seconds']:>5.1f} {one['app_start_seconds']:>4.1f}"
                 f" {one['longest_wait']:>13.1f} {one['total_seconds']:>6.0f}"
             )
-        print(f"by hand, names not counted: nobody was served for {hand.stopped:.1f} s")
+        print(f"by hand, with nobody at it and names not counted: nobody was served for {hand.stopped:.1f} s")
         life.crowd.check()
 
 
