@@ -47,6 +47,7 @@ MODULES = (
     "store.py",
     "text.py",
     "twilio.py",
+    "verification.py",
     "webhooks.py",
 )
 

@@ -46,6 +46,7 @@ def connection(ctx: Context) -> dict[str, object]:
         "sender": layout.sender(ctx.project),
         "openmarket_url": f"{url}/sms/v4/mt",
         "twilio_url": url,
+        "rolodex_url": url,
         "account_sid": layout.account_sid(ctx.project),
         "auth_token": ctx.secret("sms_gateway/auth_token"),
     }

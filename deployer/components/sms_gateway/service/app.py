@@ -21,6 +21,7 @@ from .reports import Reports
 from .sender import Sender
 from .store import Store
 from .twilio import Twilio
+from .verification import Verification
 from .webhooks import Webhooks
 
 SPOOL = "spool.db"
@@ -46,6 +47,7 @@ class Service:
                 Route("/inbound", self.inbound),
                 *Twilio(self._state).routes(),
                 *OpenMarket(self._state).routes(),
+                *Verification(self._state).routes(),
             ]
         )
         self.internal = Reports(config, self.store, self.sender, self.webhooks, self.http).app()
