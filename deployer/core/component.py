@@ -155,7 +155,7 @@ class Data:
     """
 
     name: str
-    kind: Literal["postgres", "files", "sqlite", "valkey"]
+    kind: Literal["postgres", "files", "sqlite", "sqlite_folder", "valkey"]
     where: str
     within: str = ""
 

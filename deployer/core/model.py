@@ -314,7 +314,8 @@ class AppStep:
 
 @dataclass(frozen=True)
 class AppData:
-    """Data of the app. path: below the app's data folder. kind: "files" or "sqlite".
+    """Data of the app. path: below the app's data folder. kind: "files", "sqlite" (one file), or
+    "sqlite_folder" (a folder with SQLite files anywhere below it, each copied between two transactions).
 
     references: SQL for the app's first database, giving the paths below `path` that it names, and maybe the time of
     each (seconds since 1970), so that a restore can tell which of them the files lack, and which are too new for them.

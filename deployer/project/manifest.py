@@ -95,7 +95,7 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
     _unique("processes", processes, wrong)
     for section, expected in (
         ("runtimes", ("python", "node")),
-        ("data", ("files", "sqlite")),
+        ("data", ("files", "sqlite", "sqlite_folder")),
         ("secrets", _SECRET_KINDS),
     ):
         for index, item in enumerate(getattr(manifest, section)):

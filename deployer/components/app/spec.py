@@ -104,7 +104,7 @@ def _directories(layout: Layout) -> Iterator[Directory]:
 
 
 def _folder(kind: str, path: str) -> str:
-    return path if kind == "files" else str(PurePosixPath(path).parent)
+    return str(PurePosixPath(path).parent) if kind == "sqlite" else path
 
 
 # --- files ---
@@ -336,7 +336,7 @@ def _data(layout: Layout) -> Iterator[Data]:
     for entry in layout.app.data:
         yield Data(
             entry.name,
-            "sqlite" if entry.kind == "sqlite" else "files",
+            entry.kind,  # type: ignore[arg-type]
             f"{layout.data}/{entry.path}",
             layout.data,
         )

@@ -83,7 +83,8 @@ def calendar(minutes: int) -> str:
 
 def writable(data: Sequence[Data]) -> list[str]:
     """Folders that a consistent copy of SQLite needs to write to: its lock lies beside the file."""
-    return sorted({str(PurePosixPath(item.where).parent) for item in data if item.kind == "sqlite"})
+    files = {str(PurePosixPath(item.where).parent) for item in data if item.kind == "sqlite"}
+    return sorted(files | {item.where for item in data if item.kind == "sqlite_folder"})
 
 
 def settings(ctx: Context) -> str:

@@ -15,7 +15,7 @@ from ground import STATE, Failure, iso, read, run, write
 from places import apply_owner, beside, swap_file, swap_folder, translate
 from repository import CACHE, Restic
 from snapshots import Chosen, choose, damaged, staged
-from staging import POSTFIX, digest, slug
+from staging import BESIDE, POSTFIX, digest, is_sqlite, slug
 
 RECORD = STATE / "restore-files.json"
 # The snapshots that were chosen, with their manifests: the same ones until the end.
@@ -115,7 +115,8 @@ class Restore:
         state = self.state(item)
         if state.get("fetched"):
             return
-        direct = item["kind"] == "files" and item["where"] != POSTFIX
+        # A folder of SQLite files lies in the snapshot as a folder of copies.
+        direct = item["kind"] in ("files", "sqlite_folder") and item["where"] != POSTFIX
         source = entry["in"] if direct else staged(snapshot)
         target = beside(Path(item["where"]), self.id) if direct else self.scratch(snapshot)
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -168,6 +169,10 @@ class Restore:
         what = f"checking {item['name']}"
         if item["kind"] == "sqlite":
             result = {"integrity_check": integrity(what, new)}
+        elif item["kind"] == "sqlite_folder":
+            result = sound(what, new)
+            translate(new, entry)
+            apply_owner(new, entry, True)
         elif item["kind"] == "valkey":
             rdb = new / "appendonlydir" / "appendonly.aof.1.base.rdb"
             run(what, ["valkey-check-rdb", str(rdb)], timeout=600, next="take an earlier point")
@@ -215,6 +220,17 @@ def integrity(what: str, path: Path) -> str:
     if words != "ok":
         raise Failure(what, f"SQLite finds it damaged: {words[:200]}", "take an earlier point")
     return words
+
+
+def sound(what: str, folder: Path) -> dict[str, Any]:
+    """Every SQLite file below it is whole. Raises Failure for the first that is not."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_sqlite(path)]
+    for path in found:
+        integrity(f"{what}: {path.relative_to(folder)}", path)
+        # Its own process writes them anew.
+        for name in BESIDE:
+            Path(f"{path}{name}").unlink(missing_ok=True)
+    return {"integrity_check": f"{len(found)} SQLite files ok"}
 
 
 def sampled(what: str, folder: Path, sample: list[list[Any]]) -> dict[str, Any]:

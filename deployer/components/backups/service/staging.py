@@ -22,6 +22,8 @@ STAGING = STATE / "staging"
 # Postfix's: the folders that hold mail, in the order in which a message goes through them.
 POSTFIX = "/var/spool/postfix"
 QUEUES = ("maildrop", "incoming", "active", "deferred", "hold")
+# Files beside an SQLite file.
+BESIDE = ("-wal", "-shm", "-journal")
 # Of each folder so many files are remembered by their hash, and so many bytes are read for it.
 SAMPLE, SAMPLE_BYTES, LOOKED_AT = 40, 64 << 20, 200_000
 # Seconds for one copy.
@@ -53,6 +55,8 @@ def stage(config: dict[str, Any], repository: str, point: str) -> tuple[list[str
         else:
             if item["kind"] == "sqlite":
                 copy_sqlite(where, copy)
+            elif item["kind"] == "sqlite_folder":
+                copy_sqlite_folder(where, copy)
             elif item["kind"] == "valkey":
                 copy_valkey(where, copy)
             else:
@@ -94,6 +98,51 @@ def copy_sqlite(where: Path, copy: Path) -> None:
     except sqlite3.Error as error:
         new.unlink(missing_ok=True)
         raise Failure(f"copying {where}", str(error), "see whether it is a sound SQLite file") from None
+
+
+def copy_sqlite_folder(where: Path, copy: Path) -> None:
+    """Every SQLite file below it as above, one by one, when it has changed since; other files as they are."""
+    seen = set()
+    for folder, _, names in os.walk(where):
+        target = copy / Path(folder).relative_to(where)
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _own(target, Path(folder))
+        for name in names:
+            # Of a database: what is in them comes with it.
+            if name.endswith(BESIDE) and name.rpartition("-")[0] in names:
+                continue
+            seen.add(target / name)
+            with contextlib.suppress(FileNotFoundError):
+                _copy_one(Path(folder, name), target / name)
+    for folder, _, names in os.walk(copy, topdown=False):
+        for name in names:
+            if Path(folder, name) not in seen:
+                Path(folder, name).unlink()
+        if not (where / Path(folder).relative_to(copy)).is_dir():
+            os.rmdir(folder)
+
+
+def _copy_one(path: Path, target: Path) -> None:
+    if not is_sqlite(path):
+        return _copy_once(path, target)
+    # Before it is copied: what is written meanwhile makes it newer than the copy.
+    newest = max(one.stat().st_mtime_ns for one in (path, Path(f"{path}-wal")) if one.exists())
+    if not (target.exists() and target.stat().st_mtime_ns == newest):
+        copy_sqlite(path, target)
+        _own(target, path)
+        os.utime(target, ns=(newest, newest))
+
+
+def is_sqlite(path: Path) -> bool:
+    """https://www.sqlite.org/fileformat.html, 1.3.1. One that is empty is none yet."""
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+def _own(target: Path, like: Path) -> None:
+    info = like.stat()
+    os.chown(target, info.st_uid, info.st_gid)
+    os.chmod(target, stat.S_IMODE(info.st_mode))
 
 
 def copy_valkey(where: Path, copy: Path) -> None:

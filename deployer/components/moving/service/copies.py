@@ -36,7 +36,7 @@ def plan(item: dict[str, Any]) -> tuple[str, list[str]]:
         return str(Path(where).parent), [*files, "--exclude=*"]
     if kind == "marks":
         return where, ["--include=/migrated/***", "--include=/once/***", "--exclude=*"]
-    if kind in ("files", "valkey"):
+    if kind in ("files", "sqlite_folder", "valkey"):
         if where == POSTFIX:
             return where, [*(f"--include=/{queue}/***" for queue in QUEUES), "--exclude=*"]
         return where, []
