@@ -29,6 +29,7 @@ SHARE = Repository("share", "path", path="/srv/share")
 DATA = (
     Data("media", "files", "/var/lib/notes/media", "/var/lib/notes"),
     Data("ids", "sqlite", "/var/lib/notes/ids.db", "/var/lib/notes"),
+    Data("actors", "sqlite_folder", "/var/lib/notes/actors", "/var/lib/notes"),
     Data("cache", "valkey", "/var/lib/valkey"),
     Data("mail queue", "files", "/var/spool/postfix"),
     Data("sms gateway's spool", "sqlite", "/var/lib/sms-gateway/spool.db"),
@@ -46,6 +47,13 @@ import re, sqlite3, time
 ids = sqlite3.connect("/var/lib/notes/ids.db")
 ids.execute("PRAGMA journal_mode=wal"); ids.execute("CREATE TABLE ids (x)")
 ids.executemany("INSERT INTO ids VALUES (?)", [(n,) for n in range(500)]); ids.commit()
+import os
+for name in ("anna", "ben"):
+    os.makedirs(f"/var/lib/notes/actors/x/{name}")
+    store = sqlite3.connect(f"/var/lib/notes/actors/x/{name}/store.sqlite")
+    store.execute("PRAGMA journal_mode=wal"); store.execute("CREATE TABLE posts (text)")
+    store.execute("INSERT INTO posts VALUES (?)", (f"I am {name}",)); store.commit()
+    open(f"/var/lib/notes/actors/x/{name}/key", "w").write(f"key of {name}")
 spool = sqlite3.connect("/var/lib/sms-gateway/spool.db")
 spool.executescript(re.search(r'SCHEMA = \"\"\"(.*?)\"\"\"', open("/tmp/store.py").read(), re.S)[1])
 for sid, status, age in (("new", "queued", 60), ("kannel", "sending", 60), ("old", "queued", 2000)):
@@ -210,6 +218,11 @@ def test_everything_comes_back_after_a_kill_and_queues_are_held(machine: Machine
     assert machine.program("files.py restore", request)["state"] == "done"
     count = "sqlite3 /var/lib/notes/ids.db 'SELECT count(*) FROM ids'; stat -c %U /var/lib/notes/ids.db"
     assert machine.shell.run(count).split() == ["500", "notes"]
+    actors = "cd /var/lib/notes/actors/x; for i in anna ben; do sqlite3 $i/store.sqlite 'SELECT * FROM posts'; cat $i/key;"
+    actors += " echo; done; find . -printf '%u\n' | sort -u; ls -A anna"
+    assert machine.shell.run(actors).splitlines() == [
+        *("I am anna", "key of anna", "I am ben", "key of ben", "notes", "key", "store.sqlite")
+    ]
     machine.shell.run("systemctl start valkey-server postfix")
     assert "world" in machine.shell.run("sleep 1; valkey-cli get hello")
 
