@@ -12,7 +12,8 @@ import pytest
 
 from deployer.components.app import actions
 from deployer.components.app.layout import Layout
-from deployer.components.app.spec import check, for_systemd, secrets, spec
+from deployer.components.app.spec import check, secrets, spec
+from deployer.components.app.units import for_systemd
 from deployer.components.app.values import settings
 from deployer.core.component import Context, Data, File, Probe, Secret, Unit, User
 from deployer.core.errors import InputError
