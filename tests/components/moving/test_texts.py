@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,32 +55,6 @@ def test_settings_above_all_others() -> None:
     new = postgres.edit(text, {"primary_conninfo": "host=b password=it's", "synchronous_standby_names": None})
     assert new == "# kept\nwork_mem = '4MB'\nprimary_conninfo = 'host=b password=it''s'\n"
     assert postgres.edit(new, {"primary_conninfo": None}) == "# kept\nwork_mem = '4MB'\n"
-
-
-@pytest.mark.parametrize("state", ["deactivating", "active"])
-def test_what_holds_up_the_end_of_a_server_ends_only_while_it_is_stopping(
-    state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    titles = (
-        "postgres: 17/main: walsender deploy_replication 127.0.0.1(5) streaming 0/5",
-        "postgres: 17/main: checkpointer ",
-    )
-    made = [subprocess.Popen(["bash", "-c", f"exec -a '{title}' sleep 60"]) for title in titles]
-    try:
-        monkeypatch.setattr(postgres.systemd, "states", lambda units: dict.fromkeys(units, state))
-        monkeypatch.setattr(postgres.systemd, "processes", lambda unit: [one.pid for one in made])
-        for one, title in zip(made, titles, strict=True):
-            while not Path(f"/proc/{one.pid}/cmdline").read_bytes().startswith(title.encode()):
-                time.sleep(0.01)
-        ended = postgres.hurry("x")
-        assert ended == ([made[0].pid] if state == "deactivating" else [])
-        if ended:
-            assert made[0].wait(5) == -15
-        assert made[1].poll() is None
-    finally:
-        for one in made:
-            one.kill()
-            one.wait()
 
 
 def test_what_of_a_folder_is_copied() -> None:

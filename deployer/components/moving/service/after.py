@@ -40,7 +40,7 @@ def follow(config: dict[str, Any]) -> dict[str, Any]:
             remote.call(standby.peer(config), "slot", {"want": True}, 60)
             standby.tunnel(config)
             port = int(config["replication"]["port"])
-            postgres.configure({**postgres.following(port), postgres.SYNC: None})
+            postgres.configure({**postgres.following(port), postgres.SYNC: None, postgres.PATIENCE: None})
             postgres.put(DATA / "standby.signal", "")
             systemd.must_start("starting the standby", [unit], 300)
             # Its own, for what it led before: it would keep WAL for nobody.

@@ -94,6 +94,7 @@ def synchronous(fence: Fence) -> None:
     if _streaming(False) != "1":
         raise Failure(what, "no standby streams from here", "see `move.py status` on the new side")
     postgres.sql("CHECKPOINT", "writing a checkpoint", min(60, left(fence)))
+    postgres.sql(f"ALTER SYSTEM SET {postgres.PATIENCE} = '{postgres.SECONDS}s'", what)
     postgres.sql(f"ALTER SYSTEM SET {postgres.SYNC} = '{postgres.STANDBY}'", what)
     postgres.sql("SELECT pg_reload_conf()", what)
     end = time.monotonic() + min(10, left(fence))

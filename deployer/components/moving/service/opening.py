@@ -31,7 +31,6 @@ def reopen(config: dict[str, Any]) -> list[str]:
     if config["database_unit"]:
         unmark(FENCED)
         postgres.wait_for_none()
-        postgres.hurry(str(config["database_unit"]))
         # After a boot the guard asks the repositories first.
         wrong += systemd.start([config["database_unit"]], 180)
     unmark(CLOSED)

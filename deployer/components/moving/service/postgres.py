@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import systemd
 from ground import Failure, last
 from state import FOLDER
 
@@ -20,6 +18,9 @@ CONF = "/etc/postgresql/17/main/postgresql.conf"
 SLOT = STANDBY = "deploy_standby"
 ROLE = "deploy_replication"
 SYNC = "synchronous_standby_names"
+# While a switchover is under way: a server that stops waits so long for a standby that a cut network hides. Otherwise it
+# is PostgreSQL's own minute, longer than people may wait for this side to open again.
+PATIENCE, SECONDS = "wal_sender_timeout", 8
 # Of a standby; the new primary has none of them.
 FOLLOWING = ("primary_conninfo", "primary_slot_name", "wal_retrieve_retry_interval")
 # What a standby must have at least as large as its primary, or it does not replay.
@@ -188,38 +189,16 @@ def slot(want: bool) -> dict[str, Any]:
 def wait_for_none() -> None:
     """Commits are waited for by nobody else again: in the running server, or in the files of one that is down."""
     try:
-        sql(f"ALTER SYSTEM RESET {SYNC}; SELECT pg_reload_conf()", timeout=6)
+        # ALTER SYSTEM takes no transaction of several statements; psql sends them one by one.
+        sql(f"ALTER SYSTEM RESET {SYNC}; ALTER SYSTEM RESET {PATIENCE}; SELECT pg_reload_conf()", timeout=6)
     except Failure:
         # Down, or it takes no connection: the file is what the next start reads, and a reload too.
-        configure({SYNC: None})
+        configure({SYNC: None, PATIENCE: None})
         subprocess.run(
             ["systemctl", "kill", "--kill-whom=main", "--signal=HUP", "postgresql@17-main.service"],
             capture_output=True,
             timeout=10,
         )
-
-
-def hurry(unit: str) -> list[int]:
-    """What holds up the end of a server that is stopping, and is wanted again, ends now; the ids of those processes.
-
-    Its last checkpoint is written, but a sender waits a minute for a standby that a cut network hides, and the archiver
-    half a minute for a repository that does not answer. The segment goes to the archive after the next start.
-    """
-    if systemd.states([unit]).get(unit) != "deactivating":
-        return []
-    ended = []
-    for process in systemd.processes(unit):
-        try:
-            words = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ")
-            # Their own titles: "postgres: 17/main: walsender ROLE ADDRESS(PORT) streaming ...".
-            sender = words.startswith(b"postgres: 17/main: walsender ")
-            if sender or b"/usr/local/lib/deploy/backups/archive-push" in words:
-                os.kill(process, signal.SIGTERM)
-                ended.append(process)
-        except OSError:
-            # It ended meanwhile.
-            continue
-    return ended
 
 
 def role(verifier: str) -> None:

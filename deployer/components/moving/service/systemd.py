@@ -30,16 +30,6 @@ def states(units: Iterable[str]) -> dict[str, str]:
     return dict(zip(names, [line for line in done.stdout.splitlines() if line], strict=False))
 
 
-def processes(unit: str) -> list[int]:
-    """Ids of all that runs in it; none where its control group is not found."""
-    group = call("show", "-p", "ControlGroup", "--value", "--", unit, timeout=30).stdout.strip()
-    try:
-        listed = Path(f"/sys/fs/cgroup{group}/cgroup.procs").read_text(encoding="utf-8") if group else ""
-    except OSError:
-        return []
-    return [int(word) for word in listed.split()]
-
-
 def active(unit: str) -> bool:
     return states([unit]).get(unit) == "active"
 
