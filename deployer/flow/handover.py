@@ -23,6 +23,8 @@ from deployer.flow.session import SSH
 PATIENCE = 120
 # Seconds between two looks; beyond its bound on the pause that a cutover may take; for one look.
 EVERY, SLACK, LOOK = 0.5, 900, 20
+# Beyond the longest pause that the new side may not answer before the old one is asked: a restart of it takes less.
+SILENT = 60
 
 
 class TakenBackError(DeployError):
@@ -43,11 +45,14 @@ def cutover(sides: Sides, max_pause: float, *, old_is_dead: bool) -> Cutover:
 
 def follow(sides: Sides, max_pause: float) -> Cutover:
     """Follow a cutover that was started."""
-    began = time.monotonic()
+    began = heard = time.monotonic()
     told = ""
     while True:
         found = _look(sides)
+        if found is None and time.monotonic() - heard > max_pause + SILENT:
+            raise _silence(sides, time.monotonic() - heard)
         if found is not None:
+            heard = time.monotonic()
             if found.phase and found.phase != told:
                 told = found.phase
                 sides.new.sink(
@@ -65,6 +70,31 @@ def follow(sides: Sides, max_pause: float) -> Cutover:
                 machine=sides.lead("new"),
             )
         time.sleep(EVERY)
+
+
+def _silence(sides: Sides, seconds: float) -> DeployError:
+    """The new side does not answer. By now the old one has opened or given its permit: its word says what is true."""
+    lead = sides.lead("new")
+    what = "handing the service over"
+    why = f"the new side has not answered for {seconds:.0f} s"
+    try:
+        fence = sides.status("old").fence
+    except DeployError as error:
+        next = "see whether both machines run; deploy migrate --resume asks them what they know"
+        return DeployError(what, f"{why}, and the old one does not answer: {error.why}", next, machine=lead)
+    if fence.state == "permitted":
+        return DeployError(
+            what,
+            f"{why}; {sides.move.old} has given its permit and stays closed, so {sides.move.new} is the live side",
+            "start its machine, then run deploy migrate --resume",
+            machine=lead,
+        )
+    return TakenBackError(
+        what,
+        f"{why}. {sides.move.old} serves as before ({_fence(fence)})",
+        "see whether the new machine runs, then run the same command again",
+        machine=lead,
+    )
 
 
 def _look(sides: Sides) -> Cutover | None:

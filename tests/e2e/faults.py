@@ -103,8 +103,10 @@ def _dead(side: str) -> Callable[[Attempt], AbstractContextManager[None]]:
     @contextmanager
     def fault(attempt: Attempt) -> Iterator[None]:
         _side(attempt, side).pull_the_plug()
-        yield
-        attempt.moving.switch_on(attempt.old if side == "old" else attempt.new)
+        try:
+            yield
+        finally:
+            attempt.moving.switch_on(attempt.old if side == "old" else attempt.new)
 
     return fault
 

@@ -165,6 +165,26 @@ def test_what_was_verified_is_told_in_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("fence", "taken_back", "says"),
+    [
+        ("reopened", True, "agora@hetzner serves as before"),
+        ("permitted", False, "agora@aws is the live side"),
+    ],
+)
+def test_when_the_new_side_is_silent_the_old_ones_word_counts(
+    fence: str, taken_back: bool, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 15))
+    monkeypatch.setattr(handover.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(handover.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(handover, "_look", lambda sides: None)
+    with pytest.raises(DeployError, match=says) as caught:
+        handover.follow(sides(fence), 20)
+    assert isinstance(caught.value, handover.TakenBackError) is taken_back
+    assert caught.value.next and next(clock) < 300
+
+
 # --- before the question ---
 
 
