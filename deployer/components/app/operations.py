@@ -85,7 +85,7 @@ def _npm(version: str, name: str, lock: str, build: bool) -> list[str]:
     folder, node = shlex.quote(name), _node(version)
     # Never a binary that some package fetches past the lock: what has to be compiled is compiled here.
     words = f"PATH={node}/bin:/usr/bin:/bin npm_config_nodedir={node} npm_config_build_from_source=true"
-    words += ' npm_config_cache="$cache/npm" npm_config_update_notifier=false'
+    words += ' npm_config_cache="$HOME/npm" npm_config_update_notifier=false'
     words += " NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt"
     scripts = "" if build else " --ignore-scripts"
     return [
