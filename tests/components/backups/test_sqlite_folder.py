@@ -88,6 +88,24 @@ def test_only_what_changed_is_copied_again_and_what_is_gone_goes(
     assert sorted(os.listdir(copy)) == ["one"]
 
 
+def test_one_that_goes_meanwhile_stops_nobody(
+    staging: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, copy = tmp_path / "actors", tmp_path / "copy"
+    for name in ("one", "two"):
+        database(where / name / "store.sqlite").close()
+    real = staging.copy_sqlite
+
+    def late(path: Path, to: Path) -> None:
+        if path.parent.name == "one":
+            path.unlink()
+        real(path, to)
+
+    monkeypatch.setattr(staging, "copy_sqlite", late)
+    staging.copy_sqlite_folder(where, copy)
+    assert (copy / "two/store.sqlite").exists() and not (copy / "one/store.sqlite").exists()
+
+
 def test_a_file_that_only_looks_like_one_beside_a_database_is_kept(
     staging: ModuleType, tmp_path: Path
 ) -> None:

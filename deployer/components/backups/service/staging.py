@@ -128,7 +128,13 @@ def _copy_one(path: Path, target: Path) -> None:
     # Before it is copied: what is written meanwhile makes it newer than the copy.
     newest = max(one.stat().st_mtime_ns for one in (path, Path(f"{path}-wal")) if one.exists())
     if not (target.exists() and target.stat().st_mtime_ns == newest):
-        copy_sqlite(path, target)
+        try:
+            copy_sqlite(path, target)
+        except Failure:
+            if path.exists():
+                raise
+            # Somebody deleted it meanwhile, as an account goes.
+            return
         _own(target, path)
         os.utime(target, ns=(newest, newest))
 
