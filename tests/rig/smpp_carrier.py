@@ -95,6 +95,8 @@ class Carrier:
         self._report_after = report_after
         self._sequence = 0
         self._joining: dict[tuple[str, str, int, int], _Joining] = {}
+        # Reports and messages that nobody has acknowledged: whoever binds next gets them, as carriers do for days.
+        self.owed: list[dict[str, Any]] = []
         self._sessions: set[_Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -199,6 +201,8 @@ class Carrier:
         finally:
             self._sessions.discard(session)
             session.abort()
+            self.owed += session.unanswered.values()
+            session.unanswered.clear()
             if session.bound:
                 self.event("unbound")
 
@@ -269,18 +273,20 @@ class Carrier:
         )
         open_sessions = [known for known in self._sessions if known.bound and known.receives]
         target = session if session in open_sessions else next(iter(open_sessions), None)
-        if target is None:
-            return
-        target.deliver(
-            source_addr=pdu.destination_addr,
-            destination_addr=pdu.source_addr,
-            short_message=text.encode(),
-            esm_class=0x04,
-            tlvs=[
+        fields: dict[str, Any] = {
+            "source_addr": pdu.destination_addr,
+            "destination_addr": pdu.source_addr,
+            "short_message": text.encode(),
+            "esm_class": 0x04,
+            "tlvs": [
                 smpp34.Tlv(RECEIPTED_MESSAGE_ID, message_id.encode() + b"\0"),
                 smpp34.Tlv(MESSAGE_STATE, bytes([code])),
             ],
-        )
+        }
+        if target is None:
+            self.owed.append(fields)
+        else:
+            target.deliver(**fields)
 
     def event(self, what: str) -> None:
         self._write("events.jsonl", {"event": what, "at": time.time()})
@@ -300,6 +306,8 @@ class _Session:
         self._writer = writer
         self.bound = False
         self.receives = False
+        # By sequence number, what was delivered and not acknowledged.
+        self.unanswered: dict[int, dict[str, Any]] = {}
 
     def abort(self) -> None:
         self._writer.transport.abort()
@@ -307,7 +315,7 @@ class _Session:
     async def serve(self) -> None:
         while True:
             head = await self._reader.readexactly(16)
-            length, command, _, sequence = struct.unpack(">IIII", head)
+            length, command, status, sequence = struct.unpack(">IIII", head)
             if not 16 <= length <= 65536:
                 return
             body = await self._reader.readexactly(length - 16)
@@ -322,6 +330,8 @@ class _Session:
                 self._answer(command, sequence)
                 await self._writer.drain()
                 return
+            elif command == DELIVER_SM | RESPONSE:
+                self._answered(sequence, status)
             elif command == SUBMIT_SM and self.bound:
                 await self._submit(sequence, head + body)
             elif not command & RESPONSE:
@@ -339,7 +349,17 @@ class _Session:
         self._answer(command, sequence, OK if good else BIND_FAILED, b"rig\0")
         self.bound = good
         self.receives = command != 0x2
+        if good and self.receives:
+            owed, carrier.owed = carrier.owed, []
+            for fields in owed:
+                self.deliver(**fields)
         return good
+
+    def _answered(self, sequence: int, status: int) -> None:
+        """Taken, or refused: what was refused comes again with the next bind."""
+        fields = self.unanswered.pop(sequence, None)
+        if fields and status != OK:
+            self._carrier.owed.append(fields)
 
     async def _submit(self, sequence: int, raw: bytes) -> None:
         carrier = self._carrier
@@ -364,8 +384,10 @@ class _Session:
             carrier.later(carrier.report(self, pdu, message_id))
 
     def deliver(self, **fields: Any) -> None:
+        sequence = self._carrier.next_sequence()
+        self.unanswered[sequence] = fields
         pdu = smpp34.DeliverSm(
-            sequence_number=self._carrier.next_sequence(),
+            sequence_number=sequence,
             source_addr_ton=1,
             source_addr_npi=1,
             dest_addr_ton=1,

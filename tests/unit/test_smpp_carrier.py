@@ -62,6 +62,30 @@ def test_parts_are_joined_before_they_are_decoded(carrier: Carrier) -> None:
     assert (received.text, received.parts) == (text, 2)
 
 
+def test_a_report_waits_for_whoever_binds_next(carrier: Carrier) -> None:
+    """As carriers do: a service that was restarted between a message and its report hears of it."""
+
+    async def submit() -> str | None:
+        smsc = await client(carrier).connect()
+        sent = await smsc.submit_sm("491701234567", b"Code 2", source_addr="Demo", registered_delivery=1)
+        await smsc.unbind()
+        return sent.message_id
+
+    async def listen() -> bytes:
+        smsc = await client(carrier).connect()
+        report = await asyncio.wait_for(smsc.next(), 5)
+        assert isinstance(report, smpp34.DeliverSmEvent)
+        await smsc.unbind()
+        return report.short_message
+
+    message_id = asyncio.run(submit())
+    assert f"id:{message_id} ".encode() in asyncio.run(listen())
+    # It was acknowledged: nobody gets it a second time.
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(listen(), 1))
+    assert not carrier.owed
+
+
 def test_a_wrong_password_is_refused(carrier: Carrier) -> None:
     with pytest.raises(Exception, match=r"(?i)bind|0x0000000D|refus|closed"):
         asyncio.run(asyncio.wait_for(_connect(client(carrier, "wrong")), 10))
