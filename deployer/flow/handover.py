@@ -130,10 +130,19 @@ def _failure(sides: Sides, found: Cutover) -> DeployError:
         )
     return TakenBackError(
         what,
-        f"{why}. {sides.move.old} serves as before ({_old(sides)})",
+        f"{why}. {_stays(sides)}",
         error.get("next") or "run the same command again; the copies are kept up to date meanwhile",
         machine=lead,
     )
+
+
+def _stays(sides: Sides) -> str:
+    """Nothing was handed over."""
+    try:
+        fence = sides.status("old").fence
+    except DeployError as error:
+        return f"Nothing was handed over: the service is still {sides.move.old}'s, which does not answer ({error.why})"
+    return f"{sides.move.old} serves as before ({_fence(fence)})"
 
 
 def _old(sides: Sides) -> str:

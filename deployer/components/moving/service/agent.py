@@ -64,10 +64,13 @@ def last_files(config: Body, body: Body) -> Body:
 
 
 def stop_files(config: Body, body: Body) -> Body:
-    """The passes end; one more, while all still serves, makes the last one short, and so does what is read beforehand."""
+    """The passes end; one more, while all still serves, makes the last one short, and so does what is read beforehand.
+
+    old_is_dead: there is nobody to copy from.
+    """
     copies.stop()
     warm.warm(config)
-    if CLOSED.exists():
+    if CLOSED.exists() and not body.get("old_is_dead"):
         return {"bytes": copies.one_pass(config)}
     return {"bytes": 0}
 

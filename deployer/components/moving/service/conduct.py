@@ -138,11 +138,11 @@ class Conductor:
         copied = sum(one["bytes"] for one in passes.values())
         self.note(bytes={"database": facts["bytes"], "files": copied, "in the pause": 0})
 
-    def others(self, verb: str, timeout: float) -> dict[str, Any]:
+    def others(self, verb: str, timeout: float, **more: Any) -> dict[str, Any]:
         """The same of every machine of the new side, this one too."""
         import agent
 
-        body = {"id": self.record["id"]}
+        body = {"id": self.record["id"], **more}
 
         def one(machine: dict[str, Any]) -> dict[str, Any]:
             if machine["name"] == self.config["machine"]:
@@ -259,7 +259,7 @@ class Conductor:
             raise Failure(what, "the standby does not run", "restore from a repository: deploy restore")
         for told in claims.put(int(self.config["generation"]), needed=True):
             self.tell(told["name"], told["text"], told["good"])
-        self.others("stop-files", 60)
+        self.others("stop-files", 60, old_is_dead=True)
         self.tell("old side", "dead, by the operator's word", good=False)
         self.note(permit="given")
 
