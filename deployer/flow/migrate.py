@@ -108,7 +108,7 @@ def migrate(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
         body["migrate"] = _record(sides, done, times, way_back, time.monotonic() - began)
         if watch:
             body["migrate"]["watch"] = watch.result().to_json()
-        body["notes"] += [way_back]
+        body["notes"] += [*(one for one in done.checks if one.startswith("NOT GOOD")), way_back]
         from deployer.state import receipts
 
         receipts.write(request.root, "migrate", sides.new.project.deployment, summary.receipt(body), started)

@@ -104,12 +104,13 @@ def test_the_old_side_is_dead_for_good(ground: Ground, capsys: pytest.CaptureFix
         attempt = Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
         assert attempt.until(PHASES["held"])
         moving.site(old).pull_the_plug()
-        died = time.monotonic()
+        died, at = time.monotonic(), time.time()
         try:
             assert attempt.end() > 0 and attempt.error["next"], attempt.error
             assert "does not answer" in attempt.error["why"], attempt.error
             assert moving.serving() == []
-            moving.moved("--resume", "--old-is-dead")
+            done = moving.moved("--resume", "--old-is-dead")
+            assert any("lost with it" in one for one in done["notes"]), done["notes"]
             assert live(moving, BOOT) == new
             seconds = time.monotonic() - died
         finally:
@@ -118,7 +119,8 @@ def test_the_old_side_is_dead_for_good(ground: Ground, capsys: pytest.CaptureFix
         time.sleep(20)
         assert moving.serving() == [new] and not former.primary and not former.app
     assert looking.both == []
-    crowd.check(failed=True, twice=TWICE)
+    # Every message; of what lay on that disk alone, what the receipt says.
+    crowd.check(failed=True, twice=TWICE, died=at)
     moving.retire()
     crowd.outside.account = moving.account(new)
     with capsys.disabled():

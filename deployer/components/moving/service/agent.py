@@ -70,9 +70,9 @@ def stop_files(config: Body, body: Body) -> Body:
     """
     copies.stop()
     warm.warm(config)
-    if CLOSED.exists() and not body.get("old_is_dead"):
-        return {"bytes": copies.one_pass(config)}
-    return {"bytes": 0}
+    if body.get("old_is_dead"):
+        return {"bytes": 0, "as_of": copies.status(config).get("as_of", 0.0)}
+    return {"bytes": copies.one_more(config) if CLOSED.exists() else 0}
 
 
 def start_files(config: Body, body: Body) -> Body:

@@ -259,7 +259,14 @@ class Conductor:
             raise Failure(what, "the standby does not run", "restore from a repository: deploy restore")
         for told in claims.put(int(self.config["generation"]), needed=True):
             self.tell(told["name"], told["text"], told["good"])
-        self.others("stop-files", 60, old_is_dead=True)
+        passes = self.others("stop-files", 60, old_is_dead=True)
+        if times := [one["as_of"] for one in passes.values() if one.get("as_of")]:
+            as_of = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(times)))
+            self.tell(
+                "files",
+                f"as of {as_of}: uploads since then, and mail and SMS that waited on the old side, are lost with it",
+                good=False,
+            )
         self.tell("old side", "dead, by the operator's word", good=False)
         self.note(permit="given")
 
