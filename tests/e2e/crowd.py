@@ -322,11 +322,13 @@ class Crowd:
         order = [number for number, _ in found if number in writing.taken]
         if order != sorted(order):
             wrong.append(f"the order of {person.name}'s messages is lost")
-        for uri, data in writing.pictures.items():
+        for uri, data in list(writing.pictures.items()):
             try:
                 same = person.download(uri) == data
             except (OSError, AssertionError) as error:
-                if not self._went_with_it(writing.uploaded[uri]):
+                if self._went_with_it(writing.uploaded[uri]):
+                    del writing.pictures[uri]
+                else:
                     wrong.append(f"the picture {uri}: {error}")
                 continue
             if not same:
