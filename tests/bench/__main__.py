@@ -82,6 +82,8 @@ def main() -> None:
     listed = [figure.to_json() for figure in figures]
     asked.json.write_text(json.dumps({**about, "figures": listed}, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {asked.json}")
+    if not figures:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ HEAD = ("machines", "RTT ms", "n", "median", "min", "max", "CPU here", "CPU ther
 
 def show(figures: Sequence[Figure]) -> None:
     """Print the table. CPU: median seconds."""
+    if not figures:
+        print("nothing was measured")
+        return
     width = max(len(figure.name) for figure in figures)
     print(f"{'':{width}}  " + "  ".join(f"{word:>9}" for word in HEAD))
     for figure in figures:

@@ -169,6 +169,19 @@ def final(config: dict[str, Any]) -> dict[str, Any]:
     return {"bytes": total, "seconds": round(time.monotonic() - began, 2)}
 
 
+def queues(config: dict[str, Any]) -> None:
+    """Postfix makes the folders of its queue when it first starts, and here it may never have: before people wait for it."""
+    if not any(item["where"] == POSTFIX for item in config["copies"]):
+        return
+    what, next = "making the folders of Postfix's queue", "see `postfix check`"
+    try:
+        done = subprocess.run(["postfix", "check"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failure(what, str(error), next) from None
+    if done.returncode:
+        raise Failure(what, last(done.stderr), next)
+
+
 def structure(config: dict[str, Any]) -> None:
     """Postfix names a message after its file's number on this disk. Before it starts here."""
     if not any(item["where"] == POSTFIX for item in config["copies"]):
