@@ -205,10 +205,7 @@ class Side:
             "/etc/valkey/valkey.conf",
             'bind 127.0.0.1\nport 6379\nappendonly yes\nsave ""\ndir /var/lib/valkey\nlogfile ""\nsupervised auto\n',
         )
-        self.shell.run(
-            "chown -R valkey: /etc/valkey /var/lib/valkey; mkdir -p /srv/pictures; newaliases;"
-            " postfix post-install create-missing"
-        )
+        self.shell.run("chown -R valkey: /etc/valkey /var/lib/valkey; mkdir -p /srv/pictures; newaliases")
 
     def programs(self) -> None:
         """Programs and units, as they are now."""

@@ -174,8 +174,9 @@ def queues(config: dict[str, Any]) -> None:
     if not any(item["where"] == POSTFIX for item in config["copies"]):
         return
     what, next = "making the folders of Postfix's queue", "see `postfix check`"
+    words = ["postfix", "post-install", "create-missing"]
     try:
-        done = subprocess.run(["postfix", "check"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(what, str(error), next) from None
     if done.returncode:
