@@ -153,6 +153,8 @@ def test_a_backup_right_after_a_promotion(vendors: tuple[Objects, Objects, Datab
     database.sql("DROP TABLE filler")
 
 
+# Two minutes, until a repository has left and is back.
+@pytest.mark.long
 def test_a_dead_vendor_neither_stops_nor_fills(vendors: tuple[Objects, Objects, Database]) -> None:
     east, _, database = vendors
     east.stop()
