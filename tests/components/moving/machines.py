@@ -205,7 +205,9 @@ class Side:
             "/etc/valkey/valkey.conf",
             'bind 127.0.0.1\nport 6379\nappendonly yes\nsave ""\ndir /var/lib/valkey\nlogfile ""\nsupervised auto\n',
         )
-        self.shell.run("chown -R valkey: /etc/valkey /var/lib/valkey; mkdir -p /srv/pictures; newaliases")
+        self.shell.run(
+            "chown -R valkey: /etc/valkey /var/lib/valkey; mkdir -p /srv/pictures; touch /etc/aliases; newaliases"
+        )
 
     def programs(self) -> None:
         """Programs and units, as they are now."""
