@@ -71,7 +71,7 @@ def stop_files(config: Body, body: Body) -> Body:
     copies.stop()
     warm.warm(config)
     if body.get("old_is_dead"):
-        return {"bytes": 0, "as_of": copies.status(config).get("as_of", 0.0)}
+        return {"bytes": 0} | ({"as_of": copies.status(config).get("as_of", 0.0)} if config["copies"] else {})
     return {"bytes": copies.one_more(config) if CLOSED.exists() else 0}
 
 

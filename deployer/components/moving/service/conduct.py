@@ -260,13 +260,12 @@ class Conductor:
         for told in claims.put(int(self.config["generation"]), needed=True):
             self.tell(told["name"], told["text"], told["good"])
         passes = self.others("stop-files", 60, old_is_dead=True)
-        if times := [one["as_of"] for one in passes.values() if one.get("as_of")]:
+        # Of each machine that copies files; 0 where no pass had ended.
+        if times := [one["as_of"] for one in passes.values() if "as_of" in one]:
             as_of = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(times)))
-            self.tell(
-                "files",
-                f"as of {as_of}: uploads since then, and mail and SMS that waited on the old side, are lost with it",
-                good=False,
-            )
+            since = f"as of {as_of}: uploads since then" if min(times) else "not copied to the end: uploads"
+            lost = f"{since}, and mail and SMS that waited on the old side, are lost with it"
+            self.tell("files", lost, good=False)
         self.tell("old side", "dead, by the operator's word", good=False)
         self.note(permit="given")
 
