@@ -144,7 +144,9 @@ def _ends(wish: Wish, move: Move | None) -> tuple[str, str]:
                 "moving back",
                 "no move of this stack could be taken back"
                 + (f": the one from {move.old} to {move.new} has not ended" if move else ""),
-                "deploy migrate --from A --to B moves it anywhere",
+                "deploy migrate --resume goes on with it"
+                if move
+                else "deploy migrate --from A --to B moves it anywhere",
             )
         return moves.inventory(move.new), moves.inventory(move.old)
     if wish.resume:

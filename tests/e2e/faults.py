@@ -1,24 +1,23 @@
-"""Faults of a move as data: when, what, and what is true then. `suffer` carries one out."""
+"""Faults of a move as data: when, what, and what is true then."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from tests.e2e.attempts import Attempt, Looking, live
-from tests.e2e.crowd import Crowd
-from tests.e2e.moving import Moving, Site
+from tests.e2e.attempts import Attempt
+from tests.e2e.moving import Site
 from tests.rig.cutting import Cut, no_updates
 
 # Seconds: of the verb's --max-pause in these cases; what a loaded computer adds; a machine's boot with all services.
 MAX_PAUSE, SLACK, BOOT = 20, 15, 120
 # Letters and texts that may come twice when a side dies: those in flight.
 TWICE = 6
+# Phases before the machines are told to switch over.
+EARLY = ("preflight", "target", "channel", "copy", "standby")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.phase}-{self.fault}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether the machines go on with the cutover by themselves."""
+        return self.fault == "operator" and self.phase not in EARLY and self.phase != "settle"
 
 
 # --- when ---
@@ -196,95 +200,32 @@ FAULTS: dict[str, Callable[[Attempt], AbstractContextManager[None]]] = {
     "app": _app,
 }
 
+# In the order of a move: one that was left under way is gone on with by the next case, so that one move has many faults.
 CASES = (
-    *(Case(phase, "operator", fresh=phase in ("target", "copy")) for phase in PHASES),
-    *(Case(phase, "engine", fresh=phase == "copy") for phase in ("target", "channel", "copy", "settle")),
-    *(Case(phase, "old", failed=True, serves=False) for phase in ("copy", "armed", "held", "fenced")),
-    Case("permitted", "old", failed=True),
-    Case("settle", "old", failed=True),
-    *(Case(phase, "new", failed=phase == "fenced") for phase in ("copy", "armed", "held", "fenced")),
-    Case("permitted", "new", failed=True, serves=False),
-    Case("settle", "new", failed=True, serves=False),
-    *(Case(phase, "cut") for phase in ("channel", "copy", "armed", "held")),
+    Case("preflight", "names"),
+    *(Case(phase, "operator", fresh=phase == "target") for phase in ("preflight", "target")),
+    Case("target", "engine"),
+    *(Case("channel", fault) for fault in ("operator", "engine", "cut")),
+    Case("channel", "disk", fresh=True),
+    *(Case("copy", fault, fresh=True) for fault in ("operator", "engine")),
+    *(Case("copy", fault) for fault in ("cut", "new")),
+    Case("copy", "old", failed=True, serves=False),
+    *(Case("standby", fault) for fault in ("operator", "stuck")),
+    Case("cutover", "names"),
+    *(Case("armed", fault) for fault in ("stuck", "cut", "new")),
+    *(Case("held", fault) for fault in ("cut", "new")),
+    *(Case(phase, "old", failed=True, serves=False) for phase in ("armed", "held")),
+    Case("held", "app", failed=True, serves=False),
+    # From here on most moves take place.
+    *(Case(phase, "operator") for phase in ("cutover", "armed", "held", "fenced", "permitted", "forwards")),
+    Case("fenced", "new", failed=True),
+    Case("fenced", "old", failed=True, serves=False),
     # Whether the permit was asked for before is chance.
     Case("fenced", "cut", failed=True, serves=False),
+    Case("permitted", "old", failed=True),
+    Case("permitted", "new", failed=True, serves=False),
+    *(Case("settle", fault) for fault in ("operator", "engine", "names")),
+    Case("settle", "new", failed=True, serves=False),
     Case("settle", "cut", failed=True),
-    *(Case(phase, "names") for phase in ("preflight", "cutover", "settle")),
-    Case("channel", "disk", fresh=True),
-    Case("standby", "stuck"),
-    Case("armed", "stuck"),
-    Case("held", "app", failed=True, serves=False),
+    Case("settle", "old", failed=True),
 )
-
-
-# --- carried out ---
-
-
-def ready(moving: Moving, crowd: Crowd, case: Case) -> tuple[str, str, tuple[str, ...]]:
-    """From where to where the next move leads, and the verb's words for it. Ends what was left under way."""
-    place, move = live(moving, BOOT), moving.move
-    if move and move.phase in ("preparing", "settling"):
-        moving.moved("--resume")
-        place, move = live(moving, BOOT), moving.move
-    other = "aws" if place == "hetzner" else "hetzner"
-    if move and move.phase == "moved":
-        follows = False
-        with contextlib.suppress(AssertionError):
-            former = moving.site(other)
-            # Whether there is a way back: a machine that was dead does not follow.
-            follows = former.postmaster(former.leader) == "standby"
-        if follows and not case.fresh:
-            return place, other, ("--back",)
-        moving.retire()
-        crowd.outside.account = moving.account(place)
-    return place, other, ("--from", place, "--to", other)
-
-
-def suffer(moving: Moving, crowd: Crowd, case: Case) -> str:
-    """The move with the fault, and what is done after it; in words. It ends with the new side live."""
-    old, new, words = ready(moving, crowd, case)
-    before = len(crowd.log.failed())
-    with ExitStack() as stack:
-        looking = stack.enter_context(Looking(moving))
-        stack.enter_context(crowd)
-        attempt = Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
-        try:
-            assert attempt.until(PHASES[case.phase]), f"it ended before {case.phase}: {attempt.error}"
-            with FAULTS[case.fault](attempt):
-                struck = time.monotonic()
-                meanwhile = live(moving, MAX_PAUSE + SLACK) if case.serves else "nobody"
-                again = time.monotonic() - struck
-                code = attempt.end() if case.fault != "operator" else -9
-                told = attempt.error if code > 0 else {}
-                assert code <= 0 or (told.get("why") and told.get("next")), (code, told, attempt.err[-2000:])
-        finally:
-            attempt.kill()
-        # All that was broken is whole again. One side serves, by itself or after the next run.
-        if code == 0:
-            ended = "went on by itself"
-        else:
-            with contextlib.suppress(AssertionError):
-                live(moving, BOOT)
-            ended = _again(moving, new, words)
-        assert live(moving, BOOT) == new
-        time.sleep(3)
-    assert looking.both == [], looking.both
-    assert moving.primaries() == [new] and moving.leads_to() == [moving.site(new).address]
-    crowd.check(failed=case.failed, twice=TWICE if case.failed else 0)
-    lost = len(crowd.log.failed()) - before
-    return f"{old} -> {new}: {meanwhile} served after {again:.0f} s; {ended}; {lost} failed requests"
-
-
-def _again(moving: Moving, new: str, words: tuple[str, ...]) -> str:
-    """Until the move has taken place."""
-    # On a loaded computer a probe may be red once, after the move was made: it says so, and is run again.
-    told = []
-    for tried in (words, ("--resume",), ("--resume",)):
-        run = moving.operator.run("migrate", "--yes", *tried)
-        if run.code == 0:
-            return f"ended by `migrate {' '.join(tried)}`" + (f", after {told}" if told else "")
-        told.append(str(json.loads(run.out.strip().splitlines()[-1]).get("why", ""))[:200])
-    if moving.move.phase == "moved":
-        moving.operator.at(new).good("up", "--yes")
-        return f"ended by `up`, after {told}"
-    raise AssertionError((told, run.code, run.out[-3000:], run.err[-2000:]))

@@ -1,7 +1,7 @@
 """A move with a fault in each of its phases: it goes on when it is run again, or the old side serves again by itself; never
 do two serve, and nothing that was acknowledged is lost.
 
-One case alone: -k 'held-operator'. What a case left under way, the next one ends first.
+One case alone: -k 'held-operator'. What a case left under way, the next one goes on with, or ends first.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from deployer.core.moving import PREPARING, SETTLING
 from tests.e2e.attempts import Attempt, Looking, live
 from tests.e2e.crowd import Crowd, Pace
-from tests.e2e.faults import BOOT, CASES, MAX_PAUSE, PHASES, TWICE, Case, ready, suffer
+from tests.e2e.faults import BOOT, CASES, MAX_PAUSE, PHASES, TWICE, Case
 from tests.e2e.moving import Moving
 from tests.e2e.scratch import within
+from tests.e2e.suffering import end, ready, suffer
 from tests.rig.cutting import Cut
 from tests.rig.world import World
 
@@ -33,7 +35,12 @@ def ground(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("faults")
     with Moving(rig, package_layer, folder) as moving:
         moving.up("hetzner")
-        yield moving, moving.crowd("hetzner", 2, PACE)
+        crowd = moving.crowd("hetzner", 2, PACE)
+        yield moving, crowd
+        if moving.move and moving.move.phase in (PREPARING, SETTLING):
+            end(moving)
+            live(moving, BOOT)
+            crowd.check(failed=True, twice=TWICE)
     shutil.rmtree(folder, ignore_errors=True)
 
 
