@@ -169,6 +169,17 @@ def test_a_reboot_before_the_permit_reopens(pair: Pair) -> None:
     pair.new.await_("streams again", lambda found: found["standby"]["state"] == "streaming")
 
 
+def test_what_failed_once_is_no_answer_to_the_next_question(pair: Pair) -> None:
+    """The other side's database was away when the copy was asked for again; it streams since."""
+    pair.old.shell.run("systemctl stop postgresql@17-main")
+    pair.new.shell.run("systemctl restart --no-block deploy-moving-standby")
+    pair.new.await_("the failure", lambda found: found["standby"]["error"])
+    pair.old.shell.run("systemctl start postgresql@17-main")
+    pair.new.await_("streams again", lambda found: found["standby"]["state"] == "streaming")
+    assert pair.new.move("standby")["standby"]["error"] is None
+    assert "error" not in pair.new.move("files")
+
+
 def test_killed_in_the_pause_it_goes_back_and_run_again_it_moves(pair: Pair) -> None:
     kill_when(pair, "held_at.*[1-9]", "; systemctl stop deploy-moving-conduct.service")
     with pair.crowd() as crowd:

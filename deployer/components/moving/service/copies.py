@@ -234,14 +234,18 @@ def work(config: dict[str, Any]) -> int:
 def start(config: dict[str, Any]) -> dict[str, Any]:
     state.side(config, "new", "copying files")
     closed("copying files")
+    known = state.load("files")
+    if known.get("id") != config["id"]:
+        state.save("files", {"id": config["id"], "passes": 0, "bytes": 0, "error": None})
+    elif known.get("error"):
+        # Of a pass before; whoever asks now wants to hear of the next one.
+        state.save("files", {**known, "error": None})
     if systemd.states([UNIT])[UNIT] not in ("active", "activating"):
-        if state.load("files").get("id") != config["id"]:
-            state.save("files", {"id": config["id"], "passes": 0, "bytes": 0, "error": None})
         systemd.call("reset-failed", UNIT)
         done = systemd.call("start", UNIT)
         if done.returncode:
             raise Failure("copying files", last(done.stderr), f"see `systemctl status {UNIT}`")
-    return status(config)
+    return {"files": status(config)}
 
 
 def stop() -> None:

@@ -82,7 +82,8 @@ def start(config: dict[str, Any]) -> dict[str, Any]:
         done = systemd.call("start", UNIT)
         if done.returncode:
             raise Failure("making a standby", last(done.stderr), f"see `systemctl status {UNIT}`")
-    return status(config)
+    # Not the status itself: an error of an earlier attempt in it is no answer to this one.
+    return {"standby": status(config)}
 
 
 def status(config: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +96,12 @@ def status(config: dict[str, Any]) -> dict[str, Any]:
     active = systemd.states([UNIT])[UNIT] in ("active", "activating")
     live = receiving() if (DATA / "standby.signal").exists() else {}
     if live.get("streaming"):
-        found |= {"state": "running" if active else "streaming", "lag_bytes": live["lag_bytes"]}
+        # What failed before it streamed is over.
+        found |= {
+            "state": "running" if active else "streaming",
+            "lag_bytes": live["lag_bytes"],
+            "error": None,
+        }
     elif active:
         found["state"] = "running"
     elif found["error"]:
