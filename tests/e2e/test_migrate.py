@@ -14,9 +14,10 @@ import pytest
 from tests.e2e.attempts import Attempt, Looking, live, pressure
 from tests.e2e.by_hand import by_hand
 from tests.e2e.crowd import Crowd, Pace
-from tests.e2e.faults import Case, suffer
+from tests.e2e.faults import Case
 from tests.e2e.moving import Moving
 from tests.e2e.scratch import within
+from tests.e2e.suffering import suffer
 from tests.rig.world import World
 
 # Two stacks, two vendors and a crowd: twelve minutes.
