@@ -39,33 +39,30 @@ def ready(moving: Moving, crowd: Crowd, case: Case) -> tuple[str, str, tuple[str
     return place, other, ("--from", place, "--to", other)
 
 
-def attempted(moving: Moving, crowd: Crowd, case: Case) -> Attempt:
-    """A move that has come to the case's phase."""
-    for _ in range(2):
-        old, new, words = ready(moving, crowd, case)
-        left = bool(moving.move and moving.move.phase in (PREPARING, SETTLING))
-        attempt = Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
-        try:
-            if attempt.until(PHASES[case.phase]):
-                return attempt
-            # The machines had gone on with what was left: it took place before this case came to its turn.
-            assert left and attempt.end() == 0, f"it ended before {case.phase}: {attempt.error}"
-        except BaseException:
-            attempt.kill()
-            raise
-    raise AssertionError(f"two moves ended before {case.phase}")
-
-
 def suffer(moving: Moving, crowd: Crowd, case: Case) -> str:
     """The move with the fault; in words. Afterwards one side serves. A move that did not take place is left under way: the
     next case goes on with it, or `end`."""
-    before = len(crowd.log.failed())
+    for _ in range(2):
+        # Nobody is at it yet: it may replace what the crowd logs in with.
+        old, new, words = ready(moving, crowd, case)
+        if told := _struck(
+            moving, crowd, case, Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
+        ):
+            return told
+    raise AssertionError(f"two moves ended before {case.phase}")
+
+
+def _struck(moving: Moving, crowd: Crowd, case: Case, attempt: Attempt) -> str:
+    """ "" when what was left under way took place before it came to the case's phase: the machines had gone on."""
+    before, old, new = len(crowd.log.failed()), attempt.old, attempt.new
+    left = bool(moving.move and moving.move.phase in (PREPARING, SETTLING))
     with ExitStack() as stack:
         looking = stack.enter_context(Looking(moving))
         stack.enter_context(crowd)
-        attempt = attempted(moving, crowd, case)
-        old, new = attempt.old, attempt.new
         try:
+            if not attempt.until(PHASES[case.phase]):
+                assert left and attempt.end() == 0, f"it ended before {case.phase}: {attempt.error}"
+                return ""
             with FAULTS[case.fault](attempt):
                 struck = time.monotonic()
                 meanwhile = live(moving, MAX_PAUSE + SLACK) if case.serves else "nobody"
@@ -76,25 +73,27 @@ def suffer(moving: Moving, crowd: Crowd, case: Case) -> str:
         finally:
             attempt.kill()
         # All that was broken is whole again. One side serves, by itself or after the next run.
-        serves = live(moving, BOOT) if code == 0 else ""
-        if code == 0:
-            ended = "went on by itself"
-        else:
-            with contextlib.suppress(AssertionError):
-                serves = live(moving, BOOT)
-            if serves == old and not case.alone and not PHASES["permitted"](attempt):
-                ended = "the old side serves on"
-            elif serves == new and case.phase == "settle":
-                ended = "the new side serves"
-            else:
-                ended = end(moving)
-                serves = live(moving, BOOT)
+        ended, serves = _after(moving, case, attempt, code)
         time.sleep(3)
     assert looking.both == [], looking.both
     assert moving.primaries() == [serves] and moving.leads_to() == [moving.site(serves).address]
     crowd.check(failed=case.failed, twice=TWICE if case.failed else 0)
     lost = len(crowd.log.failed()) - before
     return f"{old} -> {new}: {meanwhile} served after {again:.0f} s; {ended}; {lost} failed requests"
+
+
+def _after(moving: Moving, case: Case, attempt: Attempt, code: int) -> tuple[str, str]:
+    """What became of the move, in words; and who serves."""
+    if code == 0:
+        return "went on by itself", live(moving, BOOT)
+    serves = ""
+    with contextlib.suppress(AssertionError):
+        serves = live(moving, BOOT)
+    if serves == attempt.old and not case.alone and not PHASES["permitted"](attempt):
+        return "the old side serves on", serves
+    if serves == attempt.new and case.phase == "settle":
+        return "the new side serves", serves
+    return end(moving), live(moving, BOOT)
 
 
 def end(moving: Moving) -> str:

@@ -27,6 +27,8 @@ from state import now
 UNIT = "deploy-moving-fence.service"
 # Seconds: of being armed, without a pause; that a verb waits for another one.
 ARMED, WAIT = 120, 90
+# Seconds that the standby may take to confirm what is written, once requests are held.
+CONFIRMS = 2
 # Seconds that the proxies hold beyond the longest pause: what opens them first is forwarding, or reopening.
 BEYOND = 120
 
@@ -127,10 +129,27 @@ def hold(config: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
             _part(config, fence, str(body["part"]))
         else:
             for part in ("hold", "drain", "close"):
+                if part == "close" and not state.CLOSED.exists():
+                    _still_confirms()
                 order(config, body, "hold", lambda part=part: _part(config, fence, part), part=part)  # type: ignore[misc]
             # `fence` waits for its end; until it asks, the last checkpoint is on its way.
             serving.begin_to_stop_database(config)
         return shown(fence)
+
+
+def _still_confirms() -> None:
+    """Writes under way wait for the standby. When it has gone silent, ending the app would cut them off: this side opens
+    again at once instead, and they end well."""
+    end = time.monotonic() + CONFIRMS
+    asked = (
+        f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{postgres.STANDBY}'"
+        " AND sync_state = 'sync' AND flush_lsn >= pg_current_wal_flush_lsn()"
+    )
+    while postgres.sql(asked) != "1":
+        if time.monotonic() > end:
+            why = f"the standby confirmed nothing for {CONFIRMS} s: requests under way would be cut off"
+            raise Failure("holding requests", why, "see `move.py status` on the new side; then run it again")
+        time.sleep(0.1)
 
 
 def _part(config: dict[str, Any], fence: Fence, part: str) -> None:
