@@ -52,10 +52,9 @@ def suffer(moving: Moving, crowd: Crowd, case: Case) -> str:
     raise AssertionError(f"two moves ended before {case.phase}")
 
 
-def _struck(moving: Moving, crowd: Crowd, case: Case, attempt: Attempt) -> str:
-    """ "" when what was left under way took place before it came to the case's phase: the machines had gone on."""
+def _struck(moving: Moving, crowd: Crowd, case: Case, attempt: Attempt, left: bool) -> str:
+    """ "" when a move that was left under way took place before it came to the case's phase: the machines had gone on."""
     before, old, new = len(crowd.log.failed()), attempt.old, attempt.new
-    left = bool(moving.move and moving.move.phase in (PREPARING, SETTLING))
     with ExitStack() as stack:
         looking = stack.enter_context(Looking(moving))
         stack.enter_context(crowd)
