@@ -30,8 +30,11 @@ def ready(moving: Moving, crowd: Crowd, case: Case) -> tuple[str, str, tuple[str
         follows = False
         with contextlib.suppress(AssertionError):
             former = moving.site(other)
-            # Whether there is a way back: a machine that was dead does not follow.
-            follows = former.postmaster(former.leader) == "standby"
+            # Whether there is a way back: a machine that was dead does not follow, others do so after some seconds.
+            deadline = time.monotonic() + 20
+            while not follows and former.runs and time.monotonic() < deadline:
+                follows = former.postmaster(former.leader) == "standby"
+                time.sleep(0.5)
         if follows and not case.fresh:
             return place, other, ("--back",)
         moving.retire()
