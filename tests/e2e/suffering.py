@@ -48,9 +48,9 @@ def suffer(moving: Moving, crowd: Crowd, case: Case) -> str:
     for _ in range(2):
         # Nobody is at it yet: it may replace what the crowd logs in with.
         old, new, words = ready(moving, crowd, case)
-        if told := _struck(
-            moving, crowd, case, Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
-        ):
+        left = bool(moving.move and moving.move.phase in (PREPARING, SETTLING))
+        attempt = Attempt(moving, old, new, *words, "--max-pause", str(MAX_PAUSE))
+        if told := _struck(moving, crowd, case, attempt, left):
             return told
     raise AssertionError(f"two moves ended before {case.phase}")
 
