@@ -186,8 +186,9 @@ class Moving:
     def _vendors(self) -> None:
         rig = self.rig
         layers = [self.layer, cloudimage.build(rig)]
+        # Of this world alone: the vendors of the next one count their volumes from the first again.
         first, second = (
-            vendors.Part(self._options, layers, rig.folder / f"volumes-{name}", lasts)
+            vendors.Part(self._options, layers, rig.folder / f"volumes-{name}-{self.folder.name}", lasts)
             for name, lasts in (("hetzner", HETZNER), ("aws", AWS))
         )
         vendors.reachable6(rig, first)
