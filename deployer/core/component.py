@@ -182,11 +182,14 @@ class Secret:
 
     kind: "password" (32 url-safe characters), "hex" (64 hex digits), "rsa" (PKCS8 PEM, 2048 bit),
           "ssh" (OpenSSH ed25519 private key), "ed25519_seed" (unpadded base64 of 32 bytes),
+          "vapid" (a key of RFC 8292: private and public half in unpadded URL-safe base64, a blank between them),
           "ca" / "issuer" (PEM key followed by PEM certificate), "given" (set by the operator only)
+    lasting: data or identities are bound to it, so that another one in its place would lose them.
     """
 
     name: str
     kind: str = "password"
+    lasting: bool = False
 
 
 @dataclass(frozen=True)

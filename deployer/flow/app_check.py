@@ -14,7 +14,8 @@ from typing import Any
 from deployer.core.component import ComponentSpec, Context, File
 from deployer.core.errors import DeployError, InputError
 from deployer.core.machine import Facts, Machine
-from deployer.core.model import Manifest, Project
+from deployer.core.manifest import Manifest
+from deployer.core.model import Project
 from deployer.flow import provision
 from deployer.project.document import Document, read
 from deployer.project.mistakes import Mistakes, Place, did_you_mean, dotted
@@ -129,8 +130,10 @@ def _context(project: Project) -> Context:
             f"no machine of the inventory {project.inventory.name} plays the role app",
             "name another inventory with --provider",
         )
+    # Two halves, which templates take apart.
+    pairs = {f"app/{one.name}": "private public" for one in project.app.secrets if one.kind == "vapid"}
     return Context(
-        project, machines[roles["app"][0]], machines, roles, _Secrets(), Facts(cores=2, memory=2 << 30)
+        project, machines[roles["app"][0]], machines, roles, _Secrets(pairs), Facts(cores=2, memory=2 << 30)
     )
 
 
@@ -154,10 +157,11 @@ def _declared(app: Manifest, document: Document) -> Iterator[Finding]:
     # Beside a SQLite file lie its companions, and what can be made anew.
     covered = [
         entry.path.rstrip("/")
-        if entry.kind == "files" or "/" not in entry.path
+        if entry.kind != "sqlite" or "/" not in entry.path
         else entry.path.rpartition("/")[0]
         for entry in app.data
     ]
+    covered.append("cache")
     used: set[str] = set()
     for where, key, text in _texts(app, document):
         for path in _DATA.findall(text):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from deployer.components.app.layout import EXEC, Layout
 from deployer.core.errors import InputError
 from deployer.core.events import Sink
-from deployer.core.model import Manifest, Process
+from deployer.core.manifest import Manifest, Process
 from deployer.flow import provision
 from deployer.flow.execute import ssh_words
 from deployer.flow.request import Request
@@ -54,5 +54,8 @@ def remote_command(layout: Layout, process: Process, argv: Sequence[str], as_roo
     ]
     words = [EXEC, layout.unit(process), "--path", layout.programs(process.runtime)]
     words += ["--root"] if as_root else []
+    if layout.in_container(process.runtime) and not as_root:
+        # Another container beside those that serve.
+        expanded = [*layout.container(process.runtime).split(), *expanded]
     missing = f"{{ echo {shlex.quote(_MISSING)} >&2; exit 125; }}"
     return f"test -x {EXEC} || {missing}; exec {shlex.join([*words, '--', *expanded])}"

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deployer.core.errors import InputError
-from deployer.core.model import Manifest
+from deployer.core.manifest import Manifest
 from deployer.project import manifest
 from deployer.project.mistakes import Mark, Mistakes
 from deployer.state.files import sync_folder

@@ -10,7 +10,8 @@ from deployer.components.app.layout import Layout
 from deployer.components.app.standing import Standing
 from deployer.core.errors import DeployError
 from deployer.core.events import Sink
-from deployer.core.model import Manifest, Project
+from deployer.core.manifest import Manifest
+from deployer.core.model import Project
 from deployer.flow import provision
 from deployer.flow.request import Request
 from deployer.flow.session import SSH, Session, single

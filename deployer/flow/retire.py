@@ -54,9 +54,10 @@ def retire(request: Request, sink: Sink) -> dict[str, Any]:
     with moves.opened(request, sink, old, new, move) as sides:
         _release(sides)
         kept = _replaceable(sides.new.secrets, sides.new.project)
+        bound = _bound(sides.new.project)
     sink(Event("stage", f"removing {move.old}", status="start"))
     removed = down(replace(request, provider=old, confirm=lambda _: True), sink)
-    rotated, left = _rotate(request, kept)
+    rotated, left = _rotate(request, kept, bound)
     _end(request)
     sink(Event("stage", "bringing the new secrets to the machines", status="start"))
     body = up(replace(request, provider=new, confirm=lambda _: True), sink)
@@ -92,11 +93,19 @@ def _replaceable(secrets: Mapping[str, str], project: Any) -> list[str]:
     from deployer.flow import registry
 
     wanted = registry.secrets(project)
-    held = [one for one in wanted if one.kind not in _LASTING and one.name not in _KNOWN_BY]
+    stays = {*_KNOWN_BY, *_bound(project)}
+    held = [one for one in wanted if one.kind not in _LASTING and one.name not in stays]
     return [one.name for one in held if one.name in secrets]
 
 
-def _rotate(request: Request, names: list[str]) -> tuple[list[str], list[str]]:
+def _bound(project: Any) -> list[str]:
+    """Names of what data or identities are bound to."""
+    from deployer.flow import registry
+
+    return sorted(one.name for one in registry.secrets(project) if one.lasting)
+
+
+def _rotate(request: Request, names: list[str], bound: list[str]) -> tuple[list[str], list[str]]:
     """Replace each; what is left, in words."""
     from deployer.flow.secrets import existing, rotate
 
@@ -107,6 +116,10 @@ def _rotate(request: Request, names: list[str]) -> tuple[list[str], list[str]]:
         f"{name}: others know the service by it; deploy secrets rotate {name} when you mean to"
         for name, entry in sorted(entries.items())
         if entry.kind == "ed25519_seed" or name in _KNOWN_BY
+    ]
+    left += [
+        f"{name}: what the app keeps is bound to it; whoever has the old machine's disk and a copy of the data can read it"
+        for name in bound
     ]
     left += [
         f"{name}: a vendor gave it; get a new one there, then deploy secrets edit {name}"

@@ -111,6 +111,12 @@ def rotate(request: Request, name: str) -> dict[str, object]:
     entry = bundle.entries.get(name)
     if entry is None:
         raise _unknown(name, bundle)
+    if name in _bound(request):
+        raise InputError(
+            "rotating a secret",
+            f"what the app keeps, or what others know it by, is bound to {name}; with another one it is lost",
+            f"when you know what follows, deploy secrets edit {name} sets it all the same",
+        )
     if entry.kind == "given":
         raise InputError(
             "rotating a secret",
@@ -128,6 +134,17 @@ def rotate(request: Request, name: str) -> dict[str, object]:
                 issuer = Secret(other, "issuer")
                 bundle.put(issuer, generator.make(issuer, bundle.values), generator.purpose(issuer))
     return {"name": name, "notes": [*bundle.save(), *_consequences(name, entry.kind), _BRING]}
+
+
+def _bound(request: Request) -> set[str]:
+    """Names of the app's secrets that data or identities are bound to."""
+    from deployer.project import load_stack, manifest
+    from deployer.project.mistakes import Mark, Mistakes
+
+    mistakes = Mistakes()
+    app = manifest.load(load_stack(request.root).app, request.root, Mark("stack.yaml", 0), mistakes)
+    mistakes.stop()
+    return {f"app/{one.name}" for one in app.secrets if one.lasting} if app else set()
 
 
 def _refuse_backups(what: str, name: str) -> None:

@@ -17,7 +17,7 @@ def hosts(session: Session) -> list[str]:
         route.host.replace("{{ domain }}", domain).replace("{{domain}}", domain)
         for route in session.project.app.routes
     ]
-    return list(dict.fromkeys(names)) or [domain]
+    return list(dict.fromkeys(name for name in names if not name.startswith("*."))) or [domain]
 
 
 def degraded(view: View, probes: Sequence[ProbeResult]) -> list[str]:

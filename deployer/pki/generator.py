@@ -15,6 +15,7 @@ _SIMPLE: dict[str, Callable[[], str]] = {
     "rsa": keys.rsa,
     "ssh": keys.ssh,
     "ed25519_seed": keys.ed25519_seed,
+    "vapid": keys.vapid,
 }
 
 

@@ -24,6 +24,17 @@ def ed25519_seed() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode("ascii").rstrip("=")
 
 
+def vapid() -> str:
+    """A P-256 key for web push (RFC 8292): the private number and the public point, as a web push service takes them."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = generate_private_key(SECP256R1())
+    private = key.private_numbers().private_value.to_bytes(32, "big")
+    public = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return " ".join(base64.urlsafe_b64encode(one).decode("ascii").rstrip("=") for one in (private, public))
+
+
 def rsa() -> str:
     """An RSA key of 2048 bits, PKCS8 PEM; what RFC 8301 wants of DKIM keys that every receiver can check."""
     from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key

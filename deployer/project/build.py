@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deployer.core.machine import ROLES, SIZES, Size
+from deployer.core.manifest import Manifest
 from deployer.core.model import (
     Acme,
     BackupPolicy,
@@ -18,7 +19,6 @@ from deployer.core.model import (
     Inventory,
     MachineEntry,
     MailPolicy,
-    Manifest,
     Operator,
     Smarthost,
     SmsPolicy,

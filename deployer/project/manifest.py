@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from deployer.core.model import Manifest
+from deployer.core.manifest import Manifest, Runtime
 from deployer.core.resources import shipped
 from deployer.project.document import Document, read
 from deployer.project.mistakes import Mark, Mistakes, Place, did_you_mean
@@ -31,8 +31,12 @@ FIXED_PORTS = {
     **dict.fromkeys(range(13000, 13200), "the SMS gateway"),
 }
 _RESERVED_DATABASES = ("postgres", "template0", "template1", "sms_gateway")
+# An image by its digest. A registry's host has a dot or a port: no short name, which would be looked for in several places.
+_IMAGE = re.compile(
+    r"(?:[a-z0-9-]+\.[a-z0-9.-]+(?::\d+)?|[a-z0-9-]+:\d+)/[a-z0-9]+(?:[._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}"
+)
 # Kinds that pki/ can make for an app.
-_SECRET_KINDS = ("password", "hex", "rsa", "ssh", "ed25519_seed", "given")
+_SECRET_KINDS = ("password", "hex", "rsa", "ssh", "ed25519_seed", "vapid", "given")
 
 
 def apps(root: Path) -> dict[str, Path]:
@@ -94,7 +98,7 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
     _unique("runtimes", runtimes, wrong)
     _unique("processes", processes, wrong)
     for section, expected in (
-        ("runtimes", ("python", "node")),
+        ("runtimes", ("python", "node", "container")),
         ("data", ("files", "sqlite", "sqlite_folder")),
         ("secrets", _SECRET_KINDS),
     ):
@@ -102,17 +106,20 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
             if item.kind not in expected:
                 wrong((section, index, "kind"), f'"{item.kind}" must be one of {", ".join(expected)}')
     for index, runtime in enumerate(manifest.runtimes):
-        if not manifest.path(runtime.lock).is_file():
-            wrong(("runtimes", index, "lock"), f'there is no file "{runtime.lock}" beside app.yaml')
-        elif runtime.kind == "node" and not manifest.path(runtime.package).is_file():
-            wrong(("runtimes", index, "lock"), f'there is no file "{runtime.package}" beside it')
+        for key, why in _runtime(manifest, runtime):
+            wrong(("runtimes", index, key), why)
     for index, file in enumerate(manifest.files):
         if not manifest.path(file.template).is_file():
             wrong(("files", index, "template"), f'there is no file "{file.template}" beside app.yaml')
         if file.path.startswith("/") or ".." in Path(file.path).parts:
             wrong(("files", index, "path"), f'"{file.path}" must lie inside the configuration folder')
     ports: dict[int, str] = {}
+    images = {runtime.name for runtime in manifest.runtimes if runtime.kind == "container"}
     for index, process in enumerate(manifest.processes):
+        if not process.command and process.runtime not in images:
+            wrong(("processes", index, "command"), "is missing; only a container's image may say what runs")
+        if process.prepare and process.runtime in images:
+            wrong(("processes", index, "prepare"), "is not for containers: let the image's own command do it")
         _runs(("processes", index), process.runtime, process.environment_file, runtimes, configured, wrong)
         _port(("processes", index, "port"), process.name, process.port, ports, wrong)
     steps = [(("migrations", index), step) for index, step in enumerate(manifest.migrations)]
@@ -132,9 +139,60 @@ def _cross_check(manifest: Manifest, document: Document, mistakes: Mistakes) -> 
             )
         if not route.process and not route.respond:
             wrong(("routes", index), "needs a process or a text to respond with")
+    _many(manifest, wrong)
     for index, database in enumerate(manifest.databases):
         if not re.match(r"[a-z_][a-z0-9_]{0,62}\Z", database) or database in _RESERVED_DATABASES:
             wrong(("databases", index), f'"{database}" cannot be the name of an app\'s database')
+
+
+def _runtime(manifest: Manifest, runtime: Runtime) -> Iterator[tuple[str, str]]:
+    """What is wrong with one: its key, and why."""
+    boxed = runtime.kind == "container"
+    if not manifest.path(runtime.lock).is_file():
+        more = "; it holds a line with the image, HOST/NAME@sha256:DIGEST" if boxed else ""
+        yield "lock", f'there is no file "{runtime.lock}" beside app.yaml{more}'
+    elif boxed:
+        found = manifest.path(runtime.lock).read_text(encoding="utf-8").strip()
+        if not _IMAGE.fullmatch(found):
+            why = "is no HOST/NAME@sha256:DIGEST; a tag may be another image tomorrow"
+            yield "lock", f'"{found[:200]}" in {runtime.lock} {why}'
+    elif runtime.kind == "node" and not manifest.path(runtime.package).is_file():
+        yield "lock", f'there is no file "{runtime.package}" beside it'
+    if boxed:
+        for key in ("build", "compile", "packages"):
+            if getattr(runtime, key):
+                yield key, "is not for containers: what they need is in the image"
+        for folder, where in runtime.mounts.items():
+            inside = not folder.startswith("/") and ".." not in Path(folder).parts
+            if not inside or not re.fullmatch(r"/[A-Za-z0-9._/-]+", where):
+                yield "mounts", f'"{folder}: {where}" must be a folder of the data and a path in the image'
+        if runtime.ca and not manifest.path(runtime.ca).is_file():
+            yield "ca", f'there is no file "{runtime.ca}" beside app.yaml'
+        return
+    for key in ("ca", "mounts"):
+        if getattr(runtime, key):
+            yield key, "is for a container"
+    if runtime.build and runtime.kind == "node":
+        yield "build", "of npm, name the packages that are compiled: compile: [NAME]"
+    if runtime.compile and runtime.kind != "node":
+        yield "compile", "is for npm's packages; python has build: true"
+
+
+def _many(manifest: Manifest, wrong: Any) -> None:
+    """Routes whose host stands for many names."""
+    many = [index for index, route in enumerate(manifest.routes) if route.host.startswith("*.")]
+    for index, route in enumerate(manifest.routes):
+        if "*" in route.host.removeprefix("*."):
+            wrong(
+                ("routes", index, "host"), 'a star stands for the first part of a name only, as in "*.NAME"'
+            )
+        if route.ask and index not in many:
+            wrong(("routes", index, "ask"), 'is for a host that stands for many names, "*.NAME"')
+        if route.ask and not (route.process and route.ask.startswith("/")):
+            wrong(("routes", index, "ask"), "must be a path of the route's process")
+    # Without it anybody could make the proxy get certificates for names that he thought up.
+    if many and len({(one.process, one.ask) for one in manifest.routes if one.ask}) != 1:
+        wrong(("routes", many[0]), 'needs `ask`, the same on all: who says which names under "*." there are')
 
 
 def _unique(section: str, names: Iterable[str], wrong: Any) -> None:

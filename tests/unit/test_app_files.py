@@ -8,7 +8,7 @@ import pytest
 
 from deployer.components.app.source import collect, unpack
 from deployer.core.errors import DeployError, InputError
-from deployer.core.model import Manifest
+from deployer.core.manifest import Manifest
 from deployer.flow import app_files
 from deployer.flow.app_new import new
 from deployer.project import manifest as manifests

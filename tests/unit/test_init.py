@@ -11,6 +11,7 @@ import pytest
 from deployer.core.component import Secret
 from deployer.core.errors import InputError
 from deployer.core.keytext import public_ssh, split_pem
+from deployer.core.resources import shipped
 from deployer.flow import registry
 from deployer.flow import secrets as verbs
 from deployer.flow.init import init
@@ -164,6 +165,21 @@ def test_a_secret_of_the_operators_own(request_: Request) -> None:
     verbs.set_secret(request_, "vendor/key", "given")
     with pytest.raises(InputError, match="comes from somebody else"):
         verbs.rotate(request_, "vendor/key")
+
+
+def test_what_data_are_bound_to_is_not_rotated(request_: Request) -> None:
+    """The signing key of Matrix is one of another kind; this one is a plain password whose loss would lose data."""
+    own = request_.root / "templates/apps/matrix"
+    own.mkdir(parents=True)
+    text = (shipped("templates") / "apps/matrix/app.yaml").read_text(encoding="utf-8")
+    assert "\nsecrets:\n" in text
+    (own / "app.yaml").write_text(
+        text.replace("\nsecrets:\n", "\nsecrets:\n  - {name: vault, lasting: true}\n")
+    )
+    verbs.set_secret(request_, "app/vault", "old")
+    with pytest.raises(InputError, match="is bound to app/vault"):
+        verbs.rotate(request_, "app/vault")
+    assert values(request_)["app/vault"] == "old"
 
 
 def test_rotating_replaces_one_value(request_: Request) -> None:

@@ -176,6 +176,7 @@ def test_the_dkim_key_is_what_every_receiver_checks() -> None:
         ("password", r"[A-Za-z0-9]{32}"),
         ("hex", r"[0-9a-f]{64}"),
         ("ed25519_seed", r"[A-Za-z0-9+/]{43}"),
+        ("vapid", r"[A-Za-z0-9_-]{43} [A-Za-z0-9_-]{87}"),
         ("rsa", r"-----BEGIN PRIVATE KEY-----\n[\s\S]+"),
         ("ssh", r"-----BEGIN OPENSSH PRIVATE KEY-----\n[\s\S]+"),
         ("ca", r"-----BEGIN PRIVATE KEY-----\n[\s\S]+-----END CERTIFICATE-----\n"),

@@ -249,7 +249,9 @@ BAD_STACK = {
     "no value": ("name:\ndomain: demo.test\napp: chat\n", ["stack.yaml:1: name: has no value"]),
     "an unknown app": (
         STACK.replace("chat", "chatt"),
-        ['stack.yaml:3: app: unknown app "chatt"; did you mean "chat"? (known: chat, matrix)'],
+        [
+            'stack.yaml:3: app: unknown app "chatt"; did you mean "chat"? (known: bluesky, chat, mastodon, matrix, misago)'
+        ],
     ),
     "a capital name": (
         STACK.replace("name: demo", "name: Demo"),
@@ -562,13 +564,34 @@ BAD_MANIFEST = {
         ("process: server", "process: web"),
         'templates/apps/chat/app.yaml:7: routes[0].process: "web" is no process; known are: server',
     ),
+    "a host of many names that nobody is asked about": (
+        ('host: "{domain}"', 'host: "*.{domain}"'),
+        'templates/apps/chat/app.yaml:7: routes[0]: needs `ask`, the same on all: who says which names under "*." there are',
+    ),
+    "a question about one name": (
+        ("process: server}", "process: server, ask: /known}"),
+        'templates/apps/chat/app.yaml:7: routes[0].ask: is for a host that stands for many names, "*.NAME"',
+    ),
     "a missing template": (
         ("config.j2", "conf.j2"),
         'templates/apps/chat/app.yaml:6: files[0].template: there is no file "conf.j2" beside app.yaml',
     ),
     "a kind": (
         ("kind: python", "kind: ruby"),
-        'templates/apps/chat/app.yaml:3: runtimes[0].kind: "ruby" must be one of python, node',
+        'templates/apps/chat/app.yaml:3: runtimes[0].kind: "ruby" must be one of python, node, container',
+    ),
+    "a lock that names no image": (
+        ("kind: python", "kind: container"),
+        'templates/apps/chat/app.yaml:3: runtimes[0].lock: "" in server.lock is no HOST/NAME@sha256:DIGEST; '
+        "a tag may be another image tomorrow",
+    ),
+    "no lock": (
+        (", lock: server.lock", ""),
+        'templates/apps/chat/app.yaml:3: runtimes[0].lock: there is no file "" beside app.yaml',
+    ),
+    "a registry of packages": (
+        ("lock: server.lock", "lock: server.lock, ca: x.crt"),
+        "templates/apps/chat/app.yaml:3: runtimes[0].ca: is for a container",
     ),
     "a database": (
         ("[chat]", "[postgres]"),
@@ -653,5 +676,8 @@ def test_a_look_needs_no_vendors_password(root: Path) -> None:
 def test_another_app_on_the_command_line(root: Path) -> None:
     assert load(root, "here", None, "matrix").stack.app == "matrix"
     with pytest.raises(InputError) as caught:
-        load(root, "here", None, "mastodon")
-    assert caught.value.detail == '--app: app: unknown app "mastodon"; known are: chat, matrix'
+        load(root, "here", None, "diaspora")
+    assert (
+        caught.value.detail
+        == '--app: app: unknown app "diaspora"; known are: bluesky, chat, mastodon, matrix, misago'
+    )

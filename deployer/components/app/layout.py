@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployer.core.errors import InputError
-from deployer.core.model import AppStep, Manifest, Process, Runtime
+from deployer.core.manifest import AppStep, Manifest, Process, Runtime
 
 # Raise it when a release is built in another way, so that every release is built anew.
 BUILDER = 1
@@ -18,6 +18,9 @@ BUILD_USER = "deploy-build"
 CACHE = "/var/cache/deploy/uv"
 SWITCH = "/usr/local/lib/deploy/app-switch"
 EXEC = "/usr/local/lib/deploy/app-exec"
+CONTAINER = "/usr/local/lib/deploy/app-container"
+# Where the images of each app lie, unpacked; of its user.
+CONTAINERS = "/var/lib/containers/deploy"
 UV_LOCK = "/usr/local/lib/deploy/uv.lock"
 NODE_LOCK = "/usr/local/lib/deploy/node.lock"
 
@@ -73,6 +76,35 @@ class Layout:
         """What the release was made from. The switch keeps a copy for each release that served, for a way back."""
         return f"/etc/deploy/app-switch/{self.app.name}.source.json"
 
+    @property
+    def images(self) -> tuple[Runtime, ...]:
+        return tuple(runtime for runtime in self.app.runtimes if runtime.kind == "container")
+
+    @property
+    def containers(self) -> str:
+        """Where its images lie unpacked, and what its user's podman remembers."""
+        return f"{CONTAINERS}/{self.app.name}"
+
+    @property
+    def containers_unit(self) -> str:
+        """It holds the namespace in which the user's containers lie, whichever of them start and stop."""
+        return f"deploy-containers-{self.app.name}.service"
+
+    def container(self, runtime: str, name: str = "") -> str:
+        """The words that go before a command, to run it in a container of that runtime. name: of the only one like it."""
+        words = [CONTAINER, "run", self.runtime(runtime), "--app", self.app.name, "--data", self.data]
+        words += ["--config", self.config]
+        for folder, where in next(one for one in self.images if one.name == runtime).mounts.items():
+            words += ["--mount", f"{self.data}/{folder}:{where}"]
+        return " ".join([*words, *(["--name", name] if name else []), "--"])
+
+    def image(self, runtime: Runtime) -> str:
+        """Where a container's image comes from: HOST/NAME@sha256:DIGEST."""
+        return self._text(runtime.lock).strip()
+
+    def in_container(self, runtime: str) -> bool:
+        return any(entry.name == runtime for entry in self.images)
+
     def lock(self, runtime: Runtime) -> str:
         """A runtime's lock file on the machine, where the build's user can read it."""
         if runtime.kind == "node":
@@ -115,7 +147,13 @@ class Layout:
         built_from = {
             "builder": BUILDER,
             "runtimes": [
-                [runtime.name, runtime.kind, runtime.build, *self.lock_files(runtime).values()]
+                [
+                    runtime.name,
+                    runtime.kind,
+                    runtime.build,
+                    *runtime.compile,
+                    *self.lock_files(runtime).values(),
+                ]
                 for runtime in self.app.runtimes
             ],
         }
@@ -134,7 +172,9 @@ class Layout:
         Raises InputError for the name of a runtime or process that there is not.
         """
         ports = {process.name: process.port for process in self.app.processes}
-        folders = {entry.name: self.runtime(entry.name) for entry in self.app.runtimes}
+        # What is in an image has its place there.
+        packaged = [entry.name for entry in self.app.runtimes if entry.kind != "container"]
+        folders = {name: self.runtime(name) for name in packaged}
         own = {"runtime": folders.get(runtime, ""), "port": str(port) if port else ""}
         plain = {"release": self.current, "config": self.config, "data": self.data}
 

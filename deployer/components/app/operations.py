@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from pyinfra.api import StringCommand, operation
 
-from deployer.components.app.layout import BUILD_USER, CACHE, NODE_LOCK, SWITCH, UV_LOCK
+from deployer.components.app.layout import BUILD_USER, CACHE, CONTAINER, NODE_LOCK, SWITCH, UV_LOCK
 from deployer.ops.script import script
 
 # MiB; beyond it the cache of packages is emptied after a release was built.
@@ -21,9 +21,9 @@ def release(
 ) -> Generator[StringCommand, None, None]:
     """Build a release beside the others and give it its name at the end.
 
-    uv, node: versions; node "" where no runtime needs it. runtimes: [name, kind, lock file, may packages run code of
-    theirs when they are installed]. Built by a user who owns nothing, then given to root, so that the app cannot change
-    its own program. Only packages whose hash the lock names are unpacked.
+    uv, node: versions; node "" where no runtime needs it. runtimes: [name, kind, lock file, may python packages run code of
+    theirs when they are installed, npm packages to compile]. Built by a user who owns nothing, then given to root, so that
+    the app cannot change its own program. Only packages whose hash the lock names are unpacked.
     """
     folder = f"{home}/releases/{release}"
     lines = [
@@ -43,12 +43,13 @@ def release(
         " UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 bash -euo pipefail <<'BUILD'",
         f"cd {folder}.tmp",
     ]
-    for name, kind, lock, build in runtimes:
-        lines += (
-            _npm(node, str(name), str(lock), bool(build))
-            if kind == "node"
-            else _venv(uv, str(name), str(lock), bool(build))
-        )
+    for name, kind, lock, build, compiled in runtimes:
+        if kind == "container":
+            lines += _image(str(name), str(lock))
+        elif kind == "node":
+            lines += _npm(node, str(name), str(lock), [str(one) for one in compiled])  # type: ignore[attr-defined]
+        else:
+            lines += _venv(uv, str(name), str(lock), bool(build))
     lines += [
         "BUILD",
         f"chown -R root:root {folder}.tmp",
@@ -80,19 +81,30 @@ def _venv(uv: str, name: str, lock: str, build: bool) -> list[str]:
     ]
 
 
-def _npm(version: str, name: str, lock: str, build: bool) -> list[str]:
-    """The runtime's folder: bin/node, package.json and node_modules."""
+def _npm(version: str, name: str, lock: str, compiled: Sequence[str]) -> list[str]:
+    """The runtime's folder: bin/node, package.json and node_modules. compiled: whose own scripts run, and nobody else's."""
     folder, node = shlex.quote(name), _node(version)
     # Never a binary that some package fetches past the lock: what has to be compiled is compiled here.
     words = f"PATH={node}/bin:/usr/bin:/bin npm_config_nodedir={node} npm_config_build_from_source=true"
     words += ' npm_config_cache="$HOME/npm" npm_config_update_notifier=false'
     words += " NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt"
-    scripts = "" if build else " --ignore-scripts"
+    npm = f"{words} node {node}/lib/node_modules/npm/bin/npm-cli.js"
+    listed = " ".join(map(shlex.quote, compiled))
     return [
         f"mkdir -p {folder}/bin; cp {node}/bin/node {folder}/bin/node",
         f"cp {shlex.quote(lock)} {shlex.quote(str(PurePosixPath(lock).with_name('package.json')))} {folder}/",
-        f"(cd {folder} && {words} node {node}/lib/node_modules/npm/bin/npm-cli.js ci --omit=dev --no-audit --no-fund"
-        f" --loglevel=error{scripts})",
+        f"(cd {folder} && {npm} ci --omit=dev --no-audit --no-fund --loglevel=error --ignore-scripts)",
+        *([f"(cd {folder} && {npm} rebuild --loglevel=error {listed})"] if compiled else ()),
+    ]
+
+
+def _image(name: str, lock: str) -> list[str]:
+    """The runtime's folder: the image as its registry has it, byte by byte, which skopeo compares with its digest."""
+    folder = shlex.quote(name)
+    return [
+        f"mkdir -p {folder}",
+        f"cp {shlex.quote(lock)} {folder}/from",
+        f'skopeo copy --quiet --preserve-digests --retry-times 3 "docker://$(cat {folder}/from)" dir:{folder}/image',
     ]
 
 
@@ -108,6 +120,22 @@ def _tool_by_pip(name: str, program: str, lock: str) -> list[str]:
         f"sync -f {folder}.tmp; rm -rf {folder}; mv -T {folder}.tmp {folder}",
         "fi",
     ]
+
+
+@operation()
+def images(app: str, user: str, folder: str, runtimes: Sequence[str]) -> Generator[StringCommand, None, None]:
+    """Unpack a release's images where the app's containers find them; throw away those of releases that are gone.
+
+    folder: of the release. The user gets numbers of its own for the users of its images: as many as images are made for.
+    """
+    listed, who = " ".join(map(shlex.quote, runtimes)), shlex.quote(user)
+    yield script(
+        "for kind in uid gid; do\n"
+        # Beyond those that useradd gives to people (login.defs); the same on each machine of a stack.
+        f"  grep -q ^{who}: /etc/sub$kind || usermod --add-sub${{kind}}s 2000000000-2000065535 {who}\n"
+        "done\n"
+        f"{CONTAINER} unpack --app {shlex.quote(app)} {shlex.quote(folder)} {listed}"
+    )
 
 
 @operation()

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from deployer.components.app.layout import Layout
 from deployer.core.errors import DeployError
-from deployer.core.model import Manifest
+from deployer.core.manifest import Manifest
 
 
 def collect(app: Manifest) -> dict[str, bytes]:

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from deployer.components.app import source
-from deployer.components.app.layout import BUILD_USER, CACHE, EXEC, NODE_LOCK, SWITCH, UV_LOCK, Layout
+from deployer.components.app.layout import (
+    BUILD_USER,
+    CACHE,
+    CONTAINER,
+    CONTAINERS,
+    EXEC,
+    NODE_LOCK,
+    SWITCH,
+    UV_LOCK,
+    Layout,
+)
 from deployer.components.app.units import process_values, step_values, switch_plan
 from deployer.components.app.values import values
 from deployer.core.component import (
@@ -24,17 +34,21 @@ from deployer.core.component import (
     User,
 )
 from deployer.core.errors import InputError
-from deployer.core.model import AppStep, Manifest, Project
+from deployer.core.manifest import AppStep, Manifest
+from deployer.core.model import Project
 from deployer.core.resources import find_template, service_file
 
 # pip's wheel alone, without pip as a package: it fetches uv once, and uv does the rest.
 _PACKAGES = ("python3", "python3-pip-whl", "ca-certificates", "curl")
+# skopeo fetches an image as it is, podman runs it. uidmap gives the app's user numbers for the users of its images;
+# catatonit is the first process in a container, and holds the namespace.
+_CONTAINER_PACKAGES = ("podman", "crun", "skopeo", "uidmap", "catatonit")
 
 
 def secrets(project: Project) -> tuple[Secret, ...]:
     """The app's own secrets, and its first admin's password."""
     app = project.app
-    own = tuple(Secret(f"app/{entry.name}", entry.kind) for entry in app.secrets)
+    own = tuple(Secret(f"app/{entry.name}", entry.kind, entry.lasting) for entry in app.secrets)
     return own + ((Secret("app/admin_password"),) if app.admin else ())
 
 
@@ -45,13 +59,14 @@ def spec(ctx: Context) -> ComponentSpec:
     layout = Layout(app, ctx.project.stack.domain)
     return ComponentSpec(
         name="app",
-        packages=tuple(
-            dict.fromkeys([*_PACKAGES, *(name for entry in app.runtimes for name in entry.packages)])
-        ),
+        packages=_packages(layout),
         users=(User(BUILD_USER), User(layout.user, home=layout.data)),
         directories=tuple(_directories(layout)),
         files=tuple(_files(ctx, layout)),
-        units=tuple(Unit(name, managed_by_step=True) for name in layout.units),
+        units=(
+            *((Unit(layout.containers_unit),) if layout.images else ()),
+            *(Unit(name, managed_by_step=True) for name in layout.units),
+        ),
         steps=tuple(_steps(ctx, layout)),
         probes=tuple(_probes(layout)),
         data=tuple(_data(layout)),
@@ -64,12 +79,6 @@ def check(app: Manifest) -> None:
     def refuse(why: str, next: str) -> InputError:
         return InputError(f"reading the manifest of {app.name}", why, next)
 
-    for runtime in app.runtimes:
-        if runtime.kind not in ("python", "node"):
-            raise refuse(
-                f"runtime {runtime.name}: kind {runtime.kind!r} is not supported yet",
-                "use a python or node runtime",
-            )
     if app.overlap:
         raise refuse(
             "overlap: true is not supported yet: every release takes over from the one before it",
@@ -82,6 +91,12 @@ def check(app: Manifest) -> None:
             raise refuse(f"{name!r} is no name for a process or step", "use small letters, digits and dashes")
     if twice := sorted({name for name in steps if steps.count(name) > 1}):
         raise refuse(f"two steps are called {twice[0]}", "give each its own name")
+
+
+def _packages(layout: Layout) -> tuple[str, ...]:
+    """Debian's, that a release needs before it is built."""
+    own = (name for entry in layout.app.runtimes for name in entry.packages)
+    return tuple(dict.fromkeys([*_PACKAGES, *(_CONTAINER_PACKAGES if layout.images else ()), *own]))
 
 
 def _app_steps(app: Manifest) -> tuple[AppStep, ...]:
@@ -99,7 +114,11 @@ def _directories(layout: Layout) -> Iterator[Directory]:
     yield Directory("/var/lib/deploy/app", mode=0o700)
     yield Directory(layout.state, mode=0o700)
     yield Directory(CACHE)
-    for folder in sorted({_folder(entry.kind, entry.path) for entry in layout.app.data} - {"."}):
+    if layout.images:
+        yield Directory(CONTAINERS)
+        yield Directory(layout.containers, mode=0o700, owner=layout.user, group=layout.user)
+    folders = {_folder(entry.kind, entry.path) for entry in layout.app.data} | {"cache"}
+    for folder in sorted(folders - {"."}):
         yield Directory(f"{layout.data}/{folder}", mode=0o750, owner=layout.user, group=layout.user)
 
 
@@ -118,6 +137,8 @@ def _files(ctx: Context, layout: Layout) -> Iterator[File]:
     yield File(UV_LOCK, content=_shipped(ctx, "app/uv.lock"), early=True, on_change="none")
     if _node(ctx):
         yield File(NODE_LOCK, content=_shipped(ctx, "app/node.lock"), early=True, on_change="none")
+    if layout.images:
+        yield from _container_files(layout)
     for runtime in app.runtimes:
         # Another lock is another release, which the plan of the switch names.
         for path, text in layout.lock_files(runtime).items():
@@ -158,6 +179,30 @@ def _files(ctx: Context, layout: Layout) -> Iterator[File]:
     yield File(layout.source, content=source.pack(layout), mode=0o600, on_change="none")
 
 
+def _container_files(layout: Layout) -> Iterator[File]:
+    yield File(CONTAINER, content=service_file("app", "app-container"), mode=0o755, on_change="none")
+    yield File(
+        f"/etc/systemd/system/{layout.containers_unit}",
+        template="app/containers.service.j2",
+        values={
+            "app": layout.app.name,
+            "user": layout.user,
+            "command": f"{CONTAINER} hold --app {layout.app.name}",
+        },
+    )
+    for runtime in layout.images:
+        if runtime.ca:
+            text = layout.app.path(runtime.ca).read_text(encoding="utf-8")
+            registry = layout.image(runtime).partition("/")[0]
+            # containers-certs.d(5)
+            yield File(
+                f"/etc/containers/certs.d/{registry}/ca.crt",
+                content=text,
+                early=True,
+                on_change="none",
+            )
+
+
 def _node(ctx: Context) -> str:
     """The version of Node.js that the app's releases get; "" for an app that needs none."""
     if not any(runtime.kind == "node" for runtime in ctx.project.app.runtimes):
@@ -183,7 +228,10 @@ def _stdin_values(ctx: Context, shared: dict[str, object]) -> dict[str, object]:
 def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
     app, release = layout.app, layout.release()
     [uv] = re.findall(r"^uv==(\S+)", _shipped(ctx, "app/uv.lock"), re.MULTILINE)
-    builds = [[entry.name, entry.kind, layout.lock(entry), entry.build] for entry in app.runtimes]
+    builds = [
+        [entry.name, entry.kind, layout.lock(entry), entry.build, list(entry.compile)]
+        for entry in app.runtimes
+    ]
     yield Step(
         "release",
         "release",
@@ -198,10 +246,22 @@ def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
         stage="build",
         # Some packages of npm compile for minutes.
         timeout=2400 if _node(ctx) else 1200,
-        needs=tuple(
-            dict.fromkeys([*_PACKAGES, *(name for entry in app.runtimes for name in entry.packages)])
-        ),
+        needs=_packages(layout),
     )
+    if layout.images:
+        names = [runtime.name for runtime in layout.images]
+        yield Step(
+            "images",
+            "images",
+            check=f"{CONTAINER} check --app {app.name} {layout.home}/releases/{release} {' '.join(names)}",
+            args={
+                "app": app.name,
+                "user": layout.user,
+                "folder": f"{layout.home}/releases/{release}",
+                "runtimes": names,
+            },
+            timeout=1800,
+        )
     # Every process and migration may take its time; then the old release once more.
     bound = 300 + 2 * sum(process.start_timeout for process in app.processes)
     yield Step(

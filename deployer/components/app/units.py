@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from deployer.components.app.layout import SWITCH, Layout
-from deployer.core.model import AppStep, Process
+from deployer.core.manifest import AppStep, Process
 
 
 def process_values(layout: Layout, process: Process) -> dict[str, object]:
@@ -14,8 +14,9 @@ def process_values(layout: Layout, process: Process) -> dict[str, object]:
         return layout.expand(text, what, runtime=process.runtime, port=process.port)
 
     return {
-        **_unit_values(layout, process.name, process.environment_file),
-        "command": for_systemd(expand(process.command, "command")),
+        **_unit_values(layout, process.name, process.environment_file, process.runtime),
+        "command": for_systemd(_within(layout, process, expand(process.command, "command"), process.name)),
+        "memory": process.memory,
         "prepare": tuple(for_systemd(expand(line, "prepare")) for line in process.prepare),
         "environment": _environment({key: expand(v, key) for key, v in process.environment.items()}),
         "start_timeout": process.start_timeout,
@@ -28,16 +29,24 @@ def step_values(layout: Layout, step: AppStep) -> dict[str, object]:
         return layout.expand(text, f"{part} of step {step.name}", runtime=step.runtime)
 
     return {
-        **_unit_values(layout, step.name, step.environment_file),
-        "command": for_systemd(expand(step.command, "command")),
+        **_unit_values(layout, step.name, step.environment_file, step.runtime),
+        "command": for_systemd(_within(layout, step, expand(step.command, "command"))),
         "environment": _environment({key: expand(v, key) for key, v in step.environment.items()}),
         "stdin": layout.stdin(step) if step.stdin else "",
         "timeout": step.timeout,
     }
 
 
-def _unit_values(layout: Layout, name: str, environment_file: str) -> dict[str, object]:
+def _within(layout: Layout, job: Process | AppStep, command: str, name: str = "") -> str:
+    """The command, in a container where its runtime is one."""
+    if not layout.in_container(job.runtime):
+        return command
+    return f"{layout.container(job.runtime, name)} {command}".rstrip()
+
+
+def _unit_values(layout: Layout, name: str, environment_file: str, runtime: str) -> dict[str, object]:
     return {
+        "containers": layout.containers_unit if layout.in_container(runtime) else "",
         "app": layout.app.name,
         "version": layout.app.version,
         "name": name,

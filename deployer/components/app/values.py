@@ -28,7 +28,11 @@ def values(ctx: Context, layout: Layout) -> dict[str, object]:
         "data": layout.data,
         "root_ca": "/etc/deploy/pki/root.crt",
         "ports": {process.name: process.port for process in app.processes if process.port},
-        "runtimes": {runtime.name: layout.runtime(runtime.name) for runtime in app.runtimes},
+        "runtimes": {
+            runtime.name: layout.runtime(runtime.name)
+            for runtime in app.runtimes
+            if runtime.kind != "container"
+        },
         "settings": settings(ctx),
         "secrets": {entry.name: ctx.secret(f"app/{entry.name}") for entry in app.secrets},
         "admin_name": app.admin_name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from deployer.core.errors import InputError
-from deployer.core.model import Manifest, Process, Route
+from deployer.core.manifest import Manifest, Process, Route
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,33 @@ def patterns(path: str) -> tuple[str, ...]:
 
 
 def hosts(manifest: Manifest, domain: str) -> tuple[str, ...]:
-    """The names that the app answers to, in the manifest's order, each once."""
+    """The names that the app answers to, in the manifest's order, each once; without those that stand for many."""
+    return tuple(host for host in _all_hosts(manifest, domain) if not host.startswith("*."))
+
+
+def wild(manifest: Manifest, domain: str) -> tuple[str, ...]:
+    """Those that stand for every name right below: "*.example.net"."""
+    return tuple(host for host in _all_hosts(manifest, domain) if host.startswith("*."))
+
+
+def _all_hosts(manifest: Manifest, domain: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(fill(route.host, domain) for route in manifest.routes))
+
+
+def ask(manifest: Manifest) -> str:
+    """URL on this machine that says which of the many names get a certificate; "" when there are none."""
+    for route in manifest.routes:
+        process = next((process for process in manifest.processes if process.name == route.process), None)
+        if route.ask and process:
+            return f"http://127.0.0.1:{process.port}{route.ask}"
+    return ""
 
 
 def app_sites(manifest: Manifest, domain: str) -> list[dict[str, object]]:
     """One site a host. Its handlers go from the longest path to the shortest."""
     sites = []
-    for host in hosts(manifest, domain):
+    # Caddy takes the more exact name whatever their order.
+    for host in _all_hosts(manifest, domain):
         routes = [route for route in manifest.routes if fill(route.host, domain) == host]
         routes.sort(key=lambda route: len(route.path.rstrip("*/")), reverse=True)
         handlers = [
@@ -115,6 +134,7 @@ def page_site(host: str, path: str, text: str) -> dict[str, object]:
 def _site(host: str, body: Bound, handlers: list[dict[str, object]]) -> dict[str, object]:
     return {
         "host": host,
+        "wild": host.startswith("*."),
         "max_body": body.bytes,
         "large": quote(body.large),
         "handlers": handlers,

@@ -68,8 +68,9 @@ def names(project: Project) -> tuple[str, ...]:
 
 
 def all_names(project: Project) -> tuple[str, ...]:
-    """The same with the page that tells mail servers about our TLS: nothing waits for that one's certificate."""
-    return (*names(project), *((mta_sts.host(project),) if mta_sts.published(project) else ()))
+    """With those that nothing waits for: names that stand for many, the page that tells mail servers about our TLS."""
+    many = routes.wild(project.app, project.stack.domain)
+    return (*names(project), *many, *((mta_sts.host(project),) if mta_sts.published(project) else ()))
 
 
 def spec(ctx: Context) -> ComponentSpec:
@@ -111,7 +112,8 @@ def _files(project: Project, values: Mapping[str, object]) -> tuple[File, ...]:
         if acme.trusted_ca:
             files.append(File(ACME_ROOTS, content=acme.trusted_ca, on_change="reload"))
     else:
-        leaf = {"names": list(names(project)), "owner": "caddy", "reload": ["caddy.service"]}
+        many = routes.wild(project.app, project.stack.domain)
+        leaf = {"names": [*names(project), *many], "owner": "caddy", "reload": ["caddy.service"]}
         content = json.dumps(leaf, indent=2) + "\n"
         files.append(File("/etc/deploy/pki/leaves.d/proxy.json", content=content, on_change="none"))
     return tuple(files)
@@ -135,7 +137,8 @@ def _values(ctx: Context) -> dict[str, object]:
         "email": routes.quote(acme.email) if acme.email else "",
         "issuers": _issuers(acme),
         "trusted_ca": ACME_ROOTS if acme.trusted_ca else "",
-        "certificate": f"{LEAF}.crt",
+        "ask": routes.quote(url) if (url := routes.ask(project.app)) else "",
+        "leaf": f"{LEAF}.crt",
         "key": f"{LEAF}.key",
         "sites": sites,
     }

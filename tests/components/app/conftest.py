@@ -10,23 +10,18 @@ import pytest
 
 from deployer.core.component import Context
 from deployer.core.machine import Facts, Machine
-from deployer.core.model import (
+from deployer.core.manifest import (
     AppData,
     AppFile,
     AppProbe,
     AppSecret,
     AppStep,
-    Inventory,
-    MachineEntry,
-    MailPolicy,
     Manifest,
     Process,
-    Project,
     Route,
     Runtime,
-    SmsPolicy,
-    Stack,
 )
+from deployer.core.model import Inventory, MachineEntry, MailPolicy, Project, SmsPolicy, Stack
 
 
 @pytest.fixture

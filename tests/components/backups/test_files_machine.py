@@ -14,7 +14,8 @@ import pytest
 from deployer.components.backups import spec as backups
 from deployer.core.component import ComponentSpec, Data, Unit
 from deployer.core.generation import Generation, ciphers, claim_key
-from deployer.core.model import Repository, Runtime
+from deployer.core.manifest import Runtime
+from deployer.core.model import Repository
 from deployer.flow.wanted import render
 from tests.components.backups.programs import SERVICE
 from tests.components.base.world import context

@@ -11,7 +11,8 @@ from deployer.components.backups import spec as backups
 from deployer.components.mail_relay import spec as mail_relay
 from deployer.core.component import ComponentSpec, Context, Data, Unit
 from deployer.core.generation import Generation, ciphers
-from deployer.core.model import AppData, BackupPolicy, Repository, Runtime
+from deployer.core.manifest import AppData, Runtime
+from deployer.core.model import BackupPolicy, Repository
 from deployer.flow.wanted import render
 from tests.components.backups.programs import load
 from tests.components.base.world import ONE, TWO, context

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from deployer.core.component import Context
 from deployer.core.machine import ROLES, Machine
-from deployer.core.model import Inventory, MailPolicy, Manifest, Operator, Project, SmsPolicy, Stack
+from deployer.core.manifest import Manifest
+from deployer.core.model import Inventory, MailPolicy, Operator, Project, SmsPolicy, Stack
 from deployer.pki import authority, keys
 
 ONE = Machine("demo-all-1", "1", "running", "192.0.2.1", "2001:db8::1", private_address="10.0.0.1")

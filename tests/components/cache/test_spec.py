@@ -9,7 +9,8 @@ import pytest
 from deployer.components.cache import spec as cache
 from deployer.core.component import Context
 from deployer.core.machine import Facts, Machine
-from deployer.core.model import Inventory, MailPolicy, Manifest, Project, SmsPolicy, Stack
+from deployer.core.manifest import Manifest
+from deployer.core.model import Inventory, MailPolicy, Project, SmsPolicy, Stack
 from deployer.flow.wanted import render
 
 PASSWORD = "canary-Cache_password-0123456789"

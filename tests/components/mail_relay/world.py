@@ -7,7 +7,8 @@ from pathlib import Path
 
 from deployer.core.component import Context
 from deployer.core.machine import Machine
-from deployer.core.model import Inventory, MailPolicy, Manifest, Project, Smarthost, SmsPolicy, Stack
+from deployer.core.manifest import Manifest
+from deployer.core.model import Inventory, MailPolicy, Project, Smarthost, SmsPolicy, Stack
 
 
 @cache

@@ -17,7 +17,8 @@ from deployer.components.database import spec as database_spec
 from deployer.components.proxy import spec as proxy_spec
 from deployer.core.component import Context, File
 from deployer.core.keytext import public_ssh
-from deployer.core.model import Acme, Manifest, Process, Route
+from deployer.core.manifest import Manifest, Process, Route
+from deployer.core.model import Acme
 from deployer.core.resources import service_file, service_files
 from deployer.flow.wanted import render
 from deployer.pki import keys

@@ -14,17 +14,8 @@ from deployer.components.proxy import spec as proxy
 from deployer.core.component import Context
 from deployer.core.errors import InputError
 from deployer.core.machine import Machine
-from deployer.core.model import (
-    Acme,
-    Inventory,
-    MailPolicy,
-    Manifest,
-    Process,
-    Project,
-    Route,
-    SmsPolicy,
-    Stack,
-)
+from deployer.core.manifest import Manifest, Process, Route
+from deployer.core.model import Acme, Inventory, MailPolicy, Project, SmsPolicy, Stack
 from deployer.core.resources import shipped
 from deployer.flow.wanted import render
 
@@ -265,6 +256,32 @@ def test_acme_directories_are_tried_in_order() -> None:
     assert [step.name for step in spec.steps] == ["Caddy's configuration is valid", "certificates are there"]
     assert spec.steps[1].args["seconds"] == 180 + 3 * 91
     assert [data.where for data in spec.data] == ["/var/lib/caddy/.local/share/caddy"]
+
+
+MANY = (*ROUTES, Route("*.{{ domain }}", "/", "web", ask="/known"))
+
+
+def test_names_of_which_there_are_many_get_certificates_when_the_app_knows_them() -> None:
+    ctx = context(acme=Acme(TWO[:1]), listed=MANY)
+    text = caddyfile(ctx)
+    assert "\ton_demand_tls {\n\t\task `http://127.0.0.1:8008/known`\n" in text
+    assert "\timport on_demand\n" in block(text, "https://*.example.test")
+    assert "\ton_demand\n" in block(text, "(on_demand)")
+    assert "\timport certificate\n" in block(text, "https://example.test")
+    spec = proxy.spec(ctx)
+    # Nobody waits for them or asks for a page of theirs; the records are there.
+    assert "*.example.test" not in spec.steps[1].args["names"]
+    assert not [probe for probe in spec.probes if "*" in probe.name]
+    assert ("*.example.test", "A") in {(record.name, record.type) for record in spec.dns}
+
+
+def test_our_own_ca_signs_for_the_many_at_once() -> None:
+    ctx = context(listed=MANY)
+    [leaf] = [file for file in proxy.spec(ctx).files if "/leaves.d/" in file.path]
+    assert "*.example.test" in json.loads(leaf.content)["names"]
+    text = caddyfile(ctx)
+    assert "on_demand_tls" not in text
+    assert "tls /etc/deploy/pki/leaves/proxy.crt" in block(text, "(on_demand)")
 
 
 def test_zerossl_is_asked_by_the_issuer_that_knows_its_accounts() -> None:

@@ -8,16 +8,8 @@ from typing import Any
 
 from deployer.core.component import Context
 from deployer.core.machine import Machine
-from deployer.core.model import (
-    Carrier,
-    Inventory,
-    MachineEntry,
-    MailPolicy,
-    Manifest,
-    Project,
-    SmsPolicy,
-    Stack,
-)
+from deployer.core.manifest import Manifest
+from deployer.core.model import Carrier, Inventory, MachineEntry, MailPolicy, Project, SmsPolicy, Stack
 
 SECRETS = {
     "sms_gateway/password": "canary-password",
