@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,14 +45,27 @@ DOMAIN = f"{NAME}.social.test"
 STACK = f"""\
 name: {NAME}
 domain: {DOMAIN}
-app: matrix
-backup: {{files: 1}}
-sms: {{per_number: 10000, per_prefix: 10000, per_day: 10000, callback_hosts: [{HOST}]}}
-"""
+app: {{app}}
+backup: {{{{files: 1}}}}
+sms: {{{{per_number: 10000, per_prefix: 10000, per_day: 10000, callback_hosts: [{HOST}]}}}}
+{{more}}"""
 # Of each of the three: the last bytes of its addresses.
 HETZNER, AWS = range(150, 190), range(190, 230)
 STORES = (("east", 9302), ("west", 9303))
 PLACES = ("hetzner", "aws", "baremetal")
+
+
+@dataclass(frozen=True)
+class App:
+    """unit: of the process that people reach first; page: a path that answers 200; more: settings in stack.yaml."""
+
+    name: str
+    unit: str
+    page: str
+    more: str = ""
+
+
+MATRIX = App("matrix", "matrix-synapse", "/_matrix/client/versions")
 
 
 @dataclass
@@ -62,6 +76,7 @@ class Site:
     folder: Path
     address: str
     ca: str
+    kind: App = MATRIX
 
     @property
     def disk(self) -> Path:
@@ -107,15 +122,14 @@ class Site:
     @property
     def app(self) -> bool:
         """Whether the app's processes run on it."""
-        return (
-            self.runs and "active" in self.console("systemctl is-active matrix-synapse", check=False).split()
-        )
+        asked = f"systemctl is-active {self.kind.unit}"
+        return self.runs and "active" in self.console(asked, check=False).split()
 
-    def answer(self, path: str = "/_matrix/client/versions") -> int:
+    def answer(self) -> int:
         """Status of the public name at this machine's address; 0 when there is no answer."""
         doors = Doors(self.address, self.ca)
         try:
-            return doors.request("GET", f"https://{DOMAIN}{path}").status
+            return doors.request("GET", f"https://{DOMAIN}{self.kind.page}").status
         except OSError:
             return 0
 
@@ -138,9 +152,10 @@ class Mover(Operator):
 class Moving:
     """Use as a context. Nothing of the stack is up at first: `up("hetzner")`."""
 
-    def __init__(self, rig: World, layer: Path, folder: Path) -> None:
-        self.rig, self.folder = rig, folder
-        self.layer = layer
+    def __init__(self, rig: World, layer: Path | Sequence[Path], folder: Path, app: App = MATRIX) -> None:
+        self.rig, self.folder, self.app = rig, folder, app
+        # What machines start from, the uppermost first.
+        self.layers = [layer] if isinstance(layer, Path) else list(layer)
         self._stack = ExitStack()
         self._clients = itertools.count(1)
         self._digits = itertools.count()
@@ -185,7 +200,7 @@ class Moving:
 
     def _vendors(self) -> None:
         rig = self.rig
-        layers = [self.layer, cloudimage.build(rig)]
+        layers = [*self.layers, cloudimage.build(rig)]
         # Of this world alone: the vendors of the next one count their volumes from the first again.
         first, second = (
             vendors.Part(self._options, layers, rig.folder / f"volumes-{name}-{self.folder.name}", lasts)
@@ -211,7 +226,7 @@ class Moving:
             host_key_public=public_ssh(host_key),
         )
         owner = Deployment("rig", "metal")
-        provider = local.make({**self._options, "layer": str(self.layer)}, owner)
+        provider = local.make({**self._options, "layer": [str(one) for one in self.layers]}, owner)
         machine = provider.create_machine(owner, spec)
         self._stack.callback(lambda: provider.delete_machine(machine))
         self._metal_entry = f', address: {machine.address}, host_key: "{public_ssh(host_key)}"' + (
@@ -238,7 +253,9 @@ class Moving:
         made = project(self.folder / "project", DOMAIN, "hetzner", texts["hetzner"], home, NAME)
         for name, text in texts.items():
             (made.folder / f"inventories/{name}.yaml").write_text(text, encoding="utf-8")
-        (made.folder / "stack.yaml").write_text(STACK, encoding="utf-8")
+        (made.folder / "stack.yaml").write_text(
+            STACK.format(app=self.app.name, more=self.app.more), encoding="utf-8"
+        )
         (made.folder / "acme.crt").write_text(rig.acme_ca, encoding="utf-8")
         for name, store in self.stores.items():
             (made.folder / f"{name}.crt").write_text(store.ca, encoding="utf-8")
@@ -267,14 +284,14 @@ class Moving:
             assert image.guests, f"{place} has no machine"
             guest = list(image.guests.values())[-1]
             name, address = guest.name, guest.address
-        return Site(place, machines / name, address, self.rig.acme_ca)
+        return Site(place, machines / name, address, self.rig.acme_ca, self.app)
 
     def switch_on(self, place: str) -> Site:
         """A machine whose plug was pulled, or that was switched off."""
         site = self.site(place)
         if place == "baremetal":
             owner = Deployment("rig", "metal")
-            provider = local.make({**self._options, "layer": str(self.layer)}, owner)
+            provider = local.make({**self._options, "layer": [str(one) for one in self.layers]}, owner)
             provider.create_machine(owner, MachineSpec("metal", ("all",)))
         else:
             hardware = self.hetzner.hardware if place == "hetzner" else self.aws.behaviour.hardware
@@ -334,7 +351,7 @@ class Moving:
             carrier=self.carrier,
             reports=self.reports,
             account=self.account(place),
-            addresses=self._client,
+            addresses=self.client,
             digits=lambda: f"07700900{next(self._digits) % 300:03d}",
             lift=lambda people: _unhindered(site, people),
         )
@@ -346,7 +363,7 @@ class Moving:
         self.reports.token = str(config["auth_token"])
         return str(config["account_sid"]), self.reports.token
 
-    def _client(self) -> str:
+    def client(self) -> str:
         """An address of a client, beside the bridge's subnet: machines answer to it by their gateway, which is here."""
         number = next(self._clients)
         address = f"{GATEWAY.rsplit('.', 2)[0]}.{1 + number // 250}.{number % 250 + 1}"

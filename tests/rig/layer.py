@@ -23,7 +23,9 @@ _OWN = (
     "usr/local/share/ca-certificates",
     "var/lib/deploy",
     "var/lib/deploy-catch",
+    "var/lib/bluesky",
     "var/lib/matrix",
+    "var/lib/misago",
     "var/lib/postgresql/17",
     "var/lib/sms-gateway",
 )
