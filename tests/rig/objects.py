@@ -74,7 +74,7 @@ class Objects:
         self.secret = secrets.token_urlsafe(24)
         self.store = folder / "store"
         (self.store / bucket).mkdir(parents=True, exist_ok=True)
-        self.ca = _certificate(folder, host, self.address)
+        self.ca = certificate(folder, host, self.address)
         self._processes: list[_Bounded] = []
 
     # --- life ---
@@ -294,7 +294,7 @@ def _hosts(add: str = "", remove: str = "") -> None:
         file.truncate()
 
 
-def _certificate(folder: Path, host: str, address: str) -> str:
+def certificate(folder: Path, host: str, address: str) -> str:
     """tls.crt and tls.key for the host; returns the PEM of the CA, whose key is thrown away."""
     authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"CA of {host}")])
