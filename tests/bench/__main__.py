@@ -23,6 +23,7 @@ PARTS: dict[str, tuple[str, Callable[..., list[Figure]]]] = {
     "help": ("deploy --help", single.help_text),
     "one": ("unchanged up of the stack on one machine, without latency and at 50 ms; memory", single.one),
     "first": ("the first up, against a plain script that installs the same", first.first),
+    "bluesky": ("the same with Bluesky, and its unchanged up", first.bluesky),
     "machines": ("unchanged up of the stack on 1, 2 and 4 machines at 50 ms, in turn", machines.machines),
     "bare": ("unchanged up of 1, 2, 4 and 16 machines with base only at 50 ms, in turn", machines.bare),
     "backups": (
@@ -32,7 +33,7 @@ PARTS: dict[str, tuple[str, Callable[..., list[Figure]]]] = {
     "moving": ("the pause of a move with 0.1, 1 and 5 GB of database, and 20,000 files", moving.moving),
 }
 # Those that take long, and those whose sizes can be changed.
-LONG, SCALED = ("first", "backups", "moving"), ("backups", "moving")
+LONG, SCALED = ("first", "bluesky", "backups", "moving"), ("backups", "moving")
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)}")
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each quick figure")
     parser.add_argument("--json", type=Path, default=CHECKOUT / "tests" / "artefacts" / "bench.json")
-    parser.add_argument("--quick", action="store_true", help="without " + " and ".join(LONG))
+    parser.add_argument("--quick", action="store_true", help="without " + ", ".join(LONG))
     parser.add_argument(
         "--scale", type=float, default=1, help="sizes of `backups` and `moving`, as a share (default 1)"
     )

