@@ -79,7 +79,7 @@ def _struck(moving: Moving, crowd: Crowd, case: Case, attempt: Attempt, left: bo
         time.sleep(3)
     assert looking.both == [], looking.both
     # Until the move has settled the names may lead to the old side, which forwards.
-    places = {old, new} if moving.move.phase == SETTLING else {serves}
+    places = {serves} if serves == old or moving.move.phase == MOVED else {old, new}
     assert moving.primaries() == [serves]
     assert moving.leads_to()[0] in {moving.site(place).address for place in places}
     crowd.check(failed=case.failed, twice=TWICE if case.failed else 0)
