@@ -157,12 +157,18 @@ def leader(folder: Path) -> int:
     """Process id, here, of the machine's own systemd; 0 when it does not run."""
     for process, name in find(folder).items():
         if name == "systemd-nspawn":
-            children = Path(f"/proc/{process}/task/{process}/children")
-            for child in children.read_text(encoding="ascii").split() if children.exists() else ():
-                comm = Path(f"/proc/{child}/comm")
-                if comm.exists() and comm.read_text(encoding="utf-8").strip() == "systemd":
+            for child in _read(process, f"task/{process}/children").split():
+                if _read(int(child), "comm").strip() == "systemd":
                     return int(child)
     return 0
+
+
+def _read(process: int, name: str) -> str:
+    """A file of /proc; "" when the process has ended, be it between opening the file and reading it (ESRCH)."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def stop(name: str, folder: Path, settings: Settings) -> None:

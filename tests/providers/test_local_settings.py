@@ -267,6 +267,19 @@ class TestProcess:
         assert not processes.runs(tmp_path)
         assert processes.leader(tmp_path) == 0
 
+    @pytest.mark.parametrize("ended", [FileNotFoundError, ProcessLookupError])
+    def test_one_that_ends_while_it_is_looked_at_does_not_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: type[OSError]
+    ) -> None:
+        """The kernel answers ENOENT before /proc/PID/comm is open, and ESRCH after it."""
+
+        def read_text(path: Path, **_: object) -> str:
+            raise ended(path)
+
+        monkeypatch.setattr(processes, "find", lambda _: {1: "systemd-nspawn"})
+        monkeypatch.setattr(Path, "read_text", read_text)
+        assert processes.leader(tmp_path) == 0
+
 
 def test_this_computer_is_the_only_offer(tmp_path: Path) -> None:
     (offer,) = local.make({"state_dir": str(tmp_path)}, DEPLOYMENT).offers()
