@@ -22,7 +22,7 @@ from deployer.flow.session import SSH
 # Seconds in which the probes of the new side may turn green, whose first full backups run.
 PATIENCE = 120
 # Seconds between two looks; beyond its bound on the pause that a cutover may take; for one look.
-EVERY, SLACK, LOOK = 0.5, 900, 20
+EVERY, SLACK, LOOK = 1.0, 900, 20
 # Beyond the longest pause that the new side may not answer before the old one is asked: a restart of it takes less.
 SILENT = 60
 

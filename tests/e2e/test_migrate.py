@@ -156,7 +156,7 @@ def test_round_by_three_vendors(life: Life, capsys: pytest.CaptureFixture[str]) 
             said = moving.retire()["retired"]
             assert said["rotated"], said
             life.crowd.outside.account = moving.account(place)
-        machine, shell = moving.rig.bare("spare", moving.layer)
+        machine, shell = moving.rig.bare("spare", *moving.layers)
         try:
             hand = by_hand(moving.site(life.place), shell, machine.host_key_public)
         finally:

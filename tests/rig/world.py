@@ -108,8 +108,8 @@ class World:
             for machine in provider.list_machines(owner):
                 provider.delete_machine(machine)
 
-    def bare(self, name: str, layer: Path | None = None) -> tuple[Machine, Remote]:
-        """A machine with nothing but Debian (or what `layer` has installed), and a connection to it."""
+    def bare(self, name: str, *layers: Path) -> tuple[Machine, Remote]:
+        """A machine with nothing but Debian (or what `layers` have installed), and a connection to it."""
         key, host_key = keys.ssh(), keys.ssh()
         spec = MachineSpec(
             name,
@@ -119,8 +119,9 @@ class World:
             host_key_public=public_ssh(host_key),
         )
         provider = self.provider
-        if layer:
-            provider = local.make({**self.options, "layer": str(layer)}, self.deployment)
+        if layers:
+            named = [str(layer) for layer in layers]
+            provider = local.make({**self.options, "layer": named}, self.deployment)
         machine = provider.create_machine(self.deployment, spec)
         return machine, Remote(machine.address, key, public_ssh(host_key))
 

@@ -98,6 +98,7 @@ class Conductor:
                 with self.phase("arm"):
                     self.again("arm", 110)
                     self.tell("commits", "each waits for the standby")
+            remote.beforehand(self.old, "permit", "forward")
             with self.phase("hold"):
                 held = self.again("hold", self.record["max_pause"] + 15, max_pause=self.record["max_pause"])
                 self.note(held_at=held["held_at"])

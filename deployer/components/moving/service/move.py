@@ -5,7 +5,7 @@
     standby    begin to copy and follow the database of the old side
     files      begin passes of the files
     status     how far all of it is
-    progress   how far the switchover is: asked twice a second while people wait, so nothing else is looked at
+    progress   how far the switchover is: asked every second while people wait, so nothing else is looked at
     cutover    begin the switchover; {"id", "max_pause", "old_is_dead"} on standard input
     reopen     the old side serves again; never after it gave its permit
     follow     the old side's database follows the new one

@@ -10,6 +10,9 @@ from typing import Any
 from ground import Failure, last
 from state import FOLDER, RUN
 
+# (machine, verb): agents that were started beforehand.
+_WAITING: dict[tuple[str, str], subprocess.Popen[str]] = {}
+
 
 class Unreachable(Failure):
     """No answer: whether the peer did it is not known."""
@@ -82,23 +85,41 @@ def disconnect(one: dict[str, Any]) -> None:
         pass
 
 
+def _begun(one: dict[str, Any], verb: str) -> subprocess.Popen[str]:
+    """Its agent, which waits for its words."""
+    connect(one)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*standing(one), "agent", verb], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def beforehand(one: dict[str, Any], *verbs: str) -> None:
+    """Start its agents for these now: who waits for their answers later need not wait for their start too.
+
+    Each is a session of the one connection, of which sshd allows ten. They end by themselves when this process does.
+    """
+    for verb in verbs:
+        if (key := (str(one["name"]), verb)) not in _WAITING:
+            _WAITING[key] = _begun(one, verb)
+
+
 def call(one: dict[str, Any], verb: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
     """What its agent answers. Raises Unreachable or Told."""
     what = f"asking {one['name']} to {verb}"
-    connect(one)
-    line = [*standing(one), "agent", verb]
+    agent = _WAITING.pop((str(one["name"]), verb), None) or _begun(one, verb)
     try:
-        done = subprocess.run(line, input=json.dumps(body), capture_output=True, text=True, timeout=timeout)
+        out, err = agent.communicate(json.dumps(body), timeout)
     except subprocess.TimeoutExpired:
+        agent.kill()
+        agent.communicate()
         disconnect(one)
         raise Unreachable(
             what, f"no answer within {timeout:.0f} s", "see whether it runs and is reached"
         ) from None
     try:
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
+        answer = json.loads(out.strip().splitlines()[-1])
     except (ValueError, IndexError):
         disconnect(one)
-        why = last(done.stderr) or f"ssh ended with {done.returncode}"
+        why = last(err) or f"ssh ended with {agent.returncode}"
         raise Unreachable(what, why, "see whether it runs and is reached") from None
     if error := answer.get("error"):
         told = Told(str(error["what"]), str(error["why"]), str(error["next"]))

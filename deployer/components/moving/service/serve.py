@@ -31,7 +31,9 @@ def serve(config: Body) -> int:
             "serving a peer", f"{' '.join(words[:2]) or 'a shell'} is not for peers", "a mistake of ours"
         )
     text = sys.stdin.read(1 << 16)
-    body = json.loads(text) if text.strip() else {}
+    if not text.strip():
+        raise Failure("serving a peer", "nothing was asked: the peer has gone", "it asks again")
+    body = json.loads(text)
     if not isinstance(body, dict):
         raise Failure("serving a peer", "its words are no JSON object", "a mistake of ours")
     print(json.dumps(agent.VERBS[words[1]](config, body)), flush=True)

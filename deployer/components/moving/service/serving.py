@@ -151,6 +151,8 @@ def let_go(config: dict[str, Any]) -> None:
     if gone:
         systemd.reload()
     if config["proxy_unit"]:
+        if not HELD.exists():
+            proxy("off")
         # After a boot the guard has kept it down.
         systemd.call("start", "--no-block", str(config["proxy_unit"]))
     systemd.start(WATCH[:1], 20)
@@ -172,7 +174,8 @@ def forward(config: dict[str, Any]) -> None:
         if left := listening(ports, 20):
             why = f"the tunnel does not listen on {', '.join(f'{host}:{port}' for host, port in left)}"
             raise Failure("forwarding to the new side", why, "see `journalctl -u deploy-moving-forward`")
-    if config["proxy_unit"] and (why := proxy("off")):
+    # Not "off": its timer is stopped by `let_go`, which reads the units anew meanwhile, and nobody waits for that.
+    if config["proxy_unit"] and (why := proxy("open")):
         raise Failure("letting go what is held", f"the proxy's switch says: {why}", f"run {HOLD} off")
 
 
