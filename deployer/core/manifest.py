@@ -177,8 +177,9 @@ class Manifest:
     admin_name: str = "admin"
     # Run once after a restore, before the app serves, in order: a counter that may only rise has to jump forward.
     after_restore: tuple[AppStep, ...] = ()
-    # A Python program in the app's folder that a drill runs on its machine, as root, with the domain as argument, where
-    # mail and SMS are caught: a person signs up and uses the service through its public doors. Exit 0 is good.
+    # A Python program in the app's folder that a drill runs on its machine, as root, where mail and SMS are caught: a
+    # person signs up and uses the service through its public doors. Exit 0 is good. Arguments: the domain, and until
+    # when files must be there (seconds since 1970). It may import templates/app/doors.py.
     drill: str = ""
     # Two releases may serve at the same time from one database.
     overlap: bool = False

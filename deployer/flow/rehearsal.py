@@ -28,6 +28,15 @@ BY_CHANCE, SETTLED = "random", timedelta(seconds=90)
 SPAN = timedelta(seconds=10)
 # Seconds before the files' point in which a file may be named already and was not yet written.
 WRITTEN = 60
+# The exercise, and what it imports, as files of a folder that goes with it.
+_LOADER = """\
+import pathlib, runpy, sys, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    for name, text in {files!r}.items():
+        pathlib.Path(folder, name).write_text(text)
+    sys.path.insert(0, folder)
+    runpy.run_path(folder + "/drill.py", run_name="__main__")
+"""
 # Nothing leaves the machine any more but answers to us; what runs on it reaches itself.
 _CLOSE = """
 set -e
@@ -146,15 +155,19 @@ def _exercise(session: Session, machines: Mapping[str, Machine], restored: Resto
     """The app's own test: a person who uses the service; its last line. It is told the domain, and until when files are
     all there, in seconds since 1970. Raises DeployError with its last lines."""
     app = session.project.app
-    name = next(iter(machines))
-    script = find_template(f"apps/{app.name}/{app.drill}", session.project.root).read_text(encoding="utf-8")
+    machine = next(iter(machines))
+    files = {"drill.py": f"apps/{app.name}/{app.drill}", "doors.py": "app/doors.py"}
+    texts = {
+        name: find_template(path, session.project.root).read_text(encoding="utf-8")
+        for name, path in files.items()
+    }
     domain = session.project.stack.domain
     points = [one.recovered_to for part, one in restored.parts.items() if part.endswith(" files")]
     until = (
         min(datetime.fromisoformat(one) for one in points if one).timestamp() - WRITTEN if any(points) else 0
     )
     code, out, err = session.engine.run(
-        name, f"python3 - {domain} {until:.0f}", stdin=script, timeout=EXERCISE
+        machine, f"python3 - {domain} {until:.0f}", stdin=_LOADER.format(files=texts), timeout=EXERCISE
     )
     if code:
         lines = (out + err).strip().splitlines()
@@ -162,7 +175,7 @@ def _exercise(session: Session, machines: Mapping[str, Machine], restored: Resto
             f"using the restored {app.name} as a person would",
             lines[-1] if lines else f"it ended with {code}",
             "the backup restores, and what runs from it does not work: see the lines above",
-            machine=name,
+            machine=machine,
             detail=session.mask.text("\n".join(lines[-12:-1])),
         )
     return out.strip().splitlines()[-1] if out.strip() else "used as a person would"

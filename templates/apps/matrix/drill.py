@@ -1,77 +1,16 @@
 """A person signs up at the restored service, says something and reads it back, and looks at an old picture.
 
-Run by `deploy drill` on its machine, as root, where mail and SMS are caught: drill.py DOMAIN UNTIL. Files that were
-named until then (seconds since 1970) must be there. Uses nothing but Python's own library and goes through the public
-doors. The last line says what failed.
+Run by `deploy drill` on its machine, as root; goes through the public doors (templates/app/doors.py).
 """
 
-import email
-import email.policy
-import json
-import pathlib
-import re
 import secrets
-import socket
-import ssl
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
-DOMAIN, UNTIL = sys.argv[1], int(sys.argv[2])
+from doors import DOMAIN, UNTIL, ask, call, caught
+
 CLIENT = "/_matrix/client/v3"
-CAUGHT = pathlib.Path("/var/lib/deploy-catch")
-# Seconds for a message to arrive.
-ARRIVES = 60
-# The public names lead to this machine, which the world does not know.
-_resolve = socket.getaddrinfo
-socket.getaddrinfo = lambda host, *rest, **named: _resolve("127.0.0.1", *rest, **named)
-TLS = ssl.create_default_context(cafile="/etc/deploy/pki/root.crt")
-
-
-def call(
-    method: str, path: str, body: object = None, token: str = "", good: tuple[int, ...] = (200,)
-) -> dict:
-    url = path if path.startswith("https://") else f"https://{DOMAIN}{path}"
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=30, context=TLS) as answer:
-            status, raw = answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        status, raw = error.code, error.read()
-    except OSError as error:
-        sys.exit(f"{method} {url}: {error}")
-    if status not in good:
-        sys.exit(f"{method} {url} answered {status}: {raw[:300]!r}")
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return {"text": raw.decode(errors="replace")}
-
-
-def words(path: pathlib.Path) -> str:
-    """A caught message in plain text: SMS are JSON, mail is MIME."""
-    if path.suffix == ".json":
-        return path.read_text()
-    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-    body = message.get_body(("plain", "html"))
-    return f"{message['to']}\n{body.get_content() if body else ''}"
-
-
-def caught(folder: str, to: str, pattern: str) -> str:
-    """What `pattern` finds in a message that was caught for `to`."""
-    deadline = time.monotonic() + ARRIVES
-    while time.monotonic() < deadline:
-        for path in sorted((CAUGHT / folder).rglob("*")):
-            if path.is_file() and to in (text := words(path)) and (match := re.search(pattern, text)):
-                return match[0]
-        time.sleep(0.5)
-    sys.exit(f"no {folder} for {to} arrived within {ARRIVES} s")
-
 
 name = f"drill-{secrets.token_hex(4)}"
 password, secret = secrets.token_urlsafe(12), secrets.token_hex(16)
@@ -115,11 +54,9 @@ names = subprocess.run(
 ).stdout.split()
 for media in names:
     path = f"/_matrix/client/v1/media/download/{DOMAIN}/{urllib.parse.quote(media)}"
-    url = urllib.request.Request(f"https://{DOMAIN}{path}", headers={"Authorization": f"Bearer {token}"})
-    try:
-        with urllib.request.urlopen(url, timeout=30, context=TLS) as answer:
-            if not answer.read(1):
-                sys.exit(f"the upload {media} is empty")
-    except OSError as error:
-        sys.exit(f"the upload {media}, which the database names, is not there: {error}")
+    status, data = ask("GET", path, most=1, Authorization=f"Bearer {token}")
+    if status != 200:
+        sys.exit(f"the upload {media}, which the database names, is not there: {status} {data[:300]!r}")
+    if not data:
+        sys.exit(f"the upload {media} is empty")
 print(f"{name} signed up and said hello; {len(names)} upload(s) are there")
