@@ -96,9 +96,10 @@ class Conductor:
                 with self.phase("files"):
                     self.others("stop-files", 900)
                 with self.phase("arm"):
+                    # Their starts go on beside it, not in the pause.
+                    remote.beforehand(self.old, "hold", "permit", "forward")
                     self.again("arm", 110)
                     self.tell("commits", "each waits for the standby")
-            remote.beforehand(self.old, "permit", "forward")
             with self.phase("hold"):
                 held = self.again("hold", self.record["max_pause"] + 15, max_pause=self.record["max_pause"])
                 self.note(held_at=held["held_at"])
