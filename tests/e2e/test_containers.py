@@ -129,16 +129,17 @@ def test_by_container_it_does_the_same_with_the_same_data(boxed: Boxed) -> None:
 
 def test_it_runs_as_nobody_and_within_its_bounds(boxed: Boxed) -> None:
     """Root in the container is the app's user outside, with no capability there; a secret is no argument."""
-    lines = boxed.console("ps -o user:20=,args= -C node").splitlines()
-    assert lines and all(line.split()[0] == "app-guestbook" for line in lines), lines
+    # Node names its main thread, which is what `comm` says.
+    find = "pgrep -fx 'node /etc/deploy/apps/guestbook/server.mjs'"
+    [process] = boxed.console(find).split()
+    assert boxed.console(f"ps -o user:20= -p {process}").strip() == "app-guestbook"
     assert "MemoryMax=268435456" in boxed.console("systemctl show -p MemoryMax guestbook-web")
-    process = boxed.console("pgrep -x node").split()[0]
     assert "NoNewPrivs:\t1" in boxed.console(f"cat /proc/{process}/status")
     assert "password" not in boxed.console("ps -eo args").lower()
     secret = boxed.console("sed -n 's/^SMS_ACCOUNT=//p' /etc/deploy/apps/guestbook/env").strip()
     assert secret and secret not in boxed.console("ps -eo args")
     # Killed, it comes back; nothing of the dead one is left.
-    boxed.console("kill -9 $(pgrep -x node)")
+    boxed.console(f"kill -9 {process}")
     within(60, "answer", lambda: boxed.doors.request("GET", f"https://{DOMAIN}/ready").status == 200)
     boxed.same()
 
