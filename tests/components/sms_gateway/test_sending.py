@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
@@ -65,6 +66,15 @@ def test_the_first_carrier_that_is_bound() -> None:
     assert choose(names, frozenset("bc"), ()) == "b"
     assert choose(names, frozenset("bc"), ("b",)) == "c"
     assert choose(names, frozenset(), ()) is None
+
+
+def test_the_operators_own_sender_is_taken_as_it_is(world: tuple[Service, FakeKannel]) -> None:
+    """An app says what its template told it; ten digits without a country's plus are nobody else's to use."""
+    service, kannel = world
+    service.config = replace(service.config, sender="4915100001")
+    assert step(service) == 0 and accept(service, sender="4915100001").sender == "4915100001"
+    with pytest.raises(policy.Rejected, match="a sender is a number"):
+        accept(service, sender="4915100002")
 
 
 def test_the_text_is_kept_until_a_carrier_has_taken_it(world: tuple[Service, FakeKannel]) -> None:
