@@ -111,6 +111,51 @@ def test_a_changed_file_is_put_in_service(rig: Rig) -> None:
     assert app.in_service()
 
 
+class Clock:
+    """In place of the module `time`: nobody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("lives", "good"), [(3600.0, True), (3.0, False)])
+def test_a_process_without_an_address_must_stay_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, lives: float, good: bool
+) -> None:
+    """One that has ended after three seconds each time, and is started again two later, is not taken for one that runs."""
+    clock, started = Clock(), 1000.0
+
+    def state_of(unit: str) -> dict[str, str]:
+        tries, into = divmod(clock.now - started, lives + 2)
+        active = "active" if into < lives else "activating"
+        entered = started + tries * (lives + 2)
+        return {
+            "ActiveState": active,
+            "NRestarts": f"{tries:.0f}",
+            "ExecMainStatus": "1",
+            "ActiveEnterTimestampMonotonic": f"{entered * 1e6:.0f}",
+        }
+
+    monkeypatch.setattr(rig.switch, "time", clock)
+    monkeypatch.setattr(rig.switch, "state_of", state_of)
+    process = {"name": "worker", "unit": "notes-worker.service", "ready": "", "timeout": 60}
+    app = rig.plan("1", "good", "a")
+    if good:
+        app.wait(process, clock.now)
+        assert 1005 <= clock.now < 1007
+    else:
+        with pytest.raises(rig.switch.Failed, match="worker ends again and again"):
+            app.wait(process, clock.now)
+
+
 def test_failed_first_release(rig: Rig) -> None:
     with pytest.raises(rig.switch.Failed) as error:
         rig.plan("1", "bad", "a").work()
