@@ -287,11 +287,26 @@ def _steps(ctx: Context, layout: Layout) -> Iterator[Step]:
         )
 
 
+# What has no address to ask. One that ends again and again runs now and then, so it is asked since when.
+_RUNS = """\
+state=$(systemctl is-active {unit}) || {{ echo "$state"; exit 1; }}
+since=$(systemctl show -p ActiveEnterTimestampMonotonic --value {unit})
+[ $(($(cut -d. -f1 /proc/uptime) - since / 1000000)) -ge 4 ] || {{ echo "it was started a moment ago"; exit 1; }}
+echo runs
+"""
+
+
 def _probes(layout: Layout) -> Iterator[Probe]:
     for probe in layout.app.probes:
         process = probe.process or layout.app.processes[0].name
         script = layout.expand(probe.script, f"script of probe {probe.name}")
         yield Probe(probe.name, "script", {"script": script}, unit=layout.unit(process))
+    for one in layout.app.processes:
+        if not one.ready:
+            unit = layout.unit(one.name)
+            yield Probe(
+                f"{layout.app.name}-{one.name}", "script", {"script": _RUNS.format(unit=unit)}, unit=unit
+            )
 
 
 def _data(layout: Layout) -> Iterator[Data]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -165,12 +168,37 @@ def test_parts(context: Make) -> None:
         Data("index", "sqlite", "/var/lib/notes/db/index.db", "/var/lib/notes"),
     )
     script = "curl http://127.0.0.1:9001/demo.test | awk '{print $1}'"
-    assert made.probes == (Probe("reads", "script", {"script": script}, unit="notes-web.service"),)
+    reads, runs = made.probes
+    assert reads == Probe("reads", "script", {"script": script}, unit="notes-web.service")
+    assert (runs.name, runs.unit) == ("notes-worker", "notes-worker.service")
     folders = {item.path: (item.mode, item.owner, item.group) for item in made.directories}
     assert folders["/var/lib/notes"] == (0o750, "app-notes", "app-notes")
     assert folders["/var/lib/notes/db"] == (0o750, "app-notes", "app-notes")
     assert folders["/etc/deploy/apps/notes"] == (0o750, "root", "app-notes")
     assert folders["/opt/notes/releases"] == (0o755, "root", "root")
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "code", "says"),
+    [
+        ("active", 60, 0, "runs"),
+        ("active", 1, 1, "it was started a moment ago"),
+        ("activating", 60, 1, "activating"),
+    ],
+)
+def test_a_process_without_an_address_runs_since_a_while(
+    context: Make, tmp_path: Path, state: str, seconds: float, code: int, says: str
+) -> None:
+    since = int((time.monotonic() - seconds) * 1e6)
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(
+        f"#!/bin/sh\nif [ $1 = show ]; then echo {since}; else echo {state}; [ {state} = active ]; fi\n"
+    )
+    systemctl.chmod(0o755)
+    script = str(spec(context()).probes[1].args["script"])
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=path, timeout=20)
+    assert (done.returncode, done.stdout.strip()) == (code, says), done.stderr
 
 
 def test_steps(context: Make) -> None:
