@@ -82,7 +82,8 @@ def test_somebody_signs_up_and_writes(forum: Deployed, page: Browser, tmp_path: 
     page.type(".posting-dialog-form input.form-control", "A first thread")
     page.type(".posting-dialog-form textarea", "Hello from a browser")
     page.choose_file(image, lambda: page.click(".btn-markup-editor", "file_upload"))
-    page.seen(".markup-editor-attachments", "tulip.png")
+    # Its name is a link once it is there; what is sent before leaves it out.
+    page.seen(".markup-editor-attachment a.item-title", "tulip.png")
     page.click(".posting-dialog-form button[type=submit]")
 
     page.until("thread", lambda: "/t/a-first-thread/" in page.driver.current_url)
