@@ -3,6 +3,7 @@ PDS' SQLite files and its blobs belong together."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -141,6 +142,19 @@ def test_restored(moving: Moving, crowd: SkyCrowd, capsys: pytest.CaptureFixture
     assert after > before and after > 1_000_000, (before, after)
     with capsys.disabled():
         print(f"\nbluesky, restored: {lost} posts are lost; lacks {done['restore']['lacks']}; events {after}")
+
+
+def test_a_drill_uses_what_it_restored(moving: Moving, sky_layer: Path, package_layer: Path) -> None:
+    """Its exercise signs up, confirms the mail, writes with a picture, and finds those that the database names."""
+    reach = ", ".join(store.reach for store in moving.stores.values())
+    section = local_section(moving.rig) + f"  layer: [{sky_layer}, {package_layer}]\n  reach: [{reach}]\n"
+    inventory = moving.operator.folder / "inventories" / "drill.yaml"
+    inventory.write_text("provider: local\nmachines:\n- roles: [all]\n" + section, encoding="utf-8")
+    here = moving.operator.at("hetzner")
+    here.good("backup", "create")
+    [drilled] = here.good("drill", timeout=BUILD).result["drills"]
+    found = re.search(r"signed up, wrote with a picture and saw it; (\d+) picture", str(drilled["checks"]))
+    assert found and int(found[1]) > 0, drilled
 
 
 def told(receipt: dict[str, float]) -> str:
