@@ -108,7 +108,7 @@ def migrate(request: Request, sink: Sink, wish: Wish) -> dict[str, Any]:
         body["migrate"] = _record(sides, done, times, way_back, time.monotonic() - began)
         if watch:
             body["migrate"]["watch"] = watch.result().to_json()
-        body["notes"] += [*(one for one in done.checks if one.startswith("NOT GOOD")), way_back]
+        body["notes"] += [*(str(one) for one in done.checks if not one.good), way_back]
         from deployer.state import receipts
 
         receipts.write(request.root, "migrate", sides.new.project.deployment, summary.receipt(body), started)
@@ -247,7 +247,7 @@ def _record(sides: Sides, done: Cutover, times: Times, way_back: str, total: flo
         "served_at": done.served_at,
         "bytes": sum(done.bytes.values()),
         "parts": {name: {"bytes": count} for name, count in done.bytes.items()},
-        "verified": list(done.checks),
+        "verified": [str(one) for one in done.checks],
         "way_back": way_back,
         "total_seconds": round(total, 1),
     }

@@ -37,6 +37,17 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What the machines compared or met on the way. Its text is for the operator."""
+
+    text: str
+    good: bool = True
+
+    def __str__(self) -> str:
+        return self.text if self.good else f"NOT GOOD: {self.text}"
+
+
+@dataclass(frozen=True)
 class Cutover:
     """state: "none", "running", "done", "failed" or "unknown" (both sides are closed, and the old one's word is missing).
 
@@ -51,7 +62,7 @@ class Cutover:
     seconds: Mapping[str, float] = field(default_factory=dict)
     held_at: float = 0.0
     served_at: float = 0.0
-    checks: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
     error: Mapping[str, str] = field(default_factory=dict)
     bytes: Mapping[str, int] = field(default_factory=dict)
 
@@ -137,12 +148,11 @@ def status(body: Mapping[str, Any]) -> Status:
     )
 
 
-def _check(one: Any) -> str:
-    """A check in words. one: {"name", "good", "text"}."""
+def _check(one: Any) -> Check:
+    """one: {"name", "good", "text"}."""
     if not isinstance(one, Mapping):
-        return str(one)
-    text = f"{one.get('name')}: {one.get('text')}"
-    return text if one.get("good", True) else f"NOT GOOD: {text}"
+        return Check(str(one))
+    return Check(f"{one.get('name')}: {one.get('text')}", bool(one.get("good", True)))
 
 
 def _count(value: Any) -> int | None:
