@@ -14,6 +14,7 @@ import fence
 import opening
 import postgres
 import promote
+import serving
 import warm
 from ground import Failure
 from state import CLOSED
@@ -93,9 +94,20 @@ def open(config: Body, body: Body) -> Body:
     return {"open": True}
 
 
+def hold_too(config: Body, body: Body) -> Body:
+    serving.hold_too(config, float(body["max_pause"]) + fence.BEYOND)
+    return {}
+
+
+def let_in(config: Body, body: Body) -> Body:
+    serving.let_in(config)
+    return {}
+
+
 def start_app(config: Body, body: Body) -> Body:
     promote.opened(config, body)
     opening.start_app(config)
+    serving.let_in(config)
     return {"started": config["app"]}
 
 
@@ -123,6 +135,8 @@ VERBS: dict[str, Callable[[Body, Body], Body]] = {
     "start-files": start_files,
     "stop-files": stop_files,
     "last-files": last_files,
+    "hold-too": hold_too,
+    "let-in": let_in,
     "open": open,
     "start-app": start_app,
     "settle": settle,

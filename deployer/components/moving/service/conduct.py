@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import claims
@@ -101,6 +101,7 @@ class Conductor:
                     self.again("arm", 110)
                     self.tell("commits", "each waits for the standby")
             with self.phase("hold"):
+                self.others("hold-too", 30, max_pause=self.record["max_pause"])
                 held = self.again("hold", self.record["max_pause"] + 15, max_pause=self.record["max_pause"])
                 self.note(held_at=held["held_at"])
             with self.phase("fence"):
@@ -186,24 +187,18 @@ class Conductor:
             self.tell("old side", "serves again")
         except Failure as second:
             self.tell("old side", f"reopens by itself: {second}", good=False)
-        self._files_again()
-        self._no_slot()
+        self._as_before()
         print(failure, file=sys.stderr)
 
-    def _no_slot(self) -> None:
-        """It would keep WAL for nobody."""
-        try:
+    def _as_before(self) -> None:
+        """This side, once the old one serves again; what does not succeed is mended by the next switchover or the end."""
+        for verb in ("let-in", "start-files"):
+            # The proxy opens by itself too; the passes' state is seen by the flow.
+            with suppress(Failure):
+                self.others(verb, 30)
+        # A slot would keep WAL for nobody.
+        with suppress(Failure):
             postgres.slot(False)
-        except Failure:
-            # The standby does not answer: the next switchover, or the end of the move, takes it away.
-            pass
-
-    def _files_again(self) -> None:
-        try:
-            self.others("start-files", 30)
-        except Failure:
-            # The flow sees it in their status.
-            pass
 
     # --- the permit ---
 
@@ -219,8 +214,7 @@ class Conductor:
                 if back["state"] in ("reopened", "none"):
                     self.note(permit="none")
                     self.tell("old side", "serves again")
-                    self._files_again()
-                    self._no_slot()
+                    self._as_before()
                     raise
                 raise Unreachable("asking for the permit", f"{refused}; then {back}", "") from None
         except Unreachable as silent:

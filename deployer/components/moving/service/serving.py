@@ -81,6 +81,22 @@ def drain(config: dict[str, Any], bound: float) -> None:
         proxy("wait", str(min(DRAIN, max(int(bound), 1))), *config["hold_upstreams"], bound=DRAIN + 10)
 
 
+def hold_too(config: dict[str, Any], seconds: float) -> None:
+    """The new side of a move back: what still comes here by former names goes on to the other side's app, past its proxy.
+
+    It is held here, for the app that starts here: some of its processes answer before all of them do.
+    """
+    if FORWARDING.exists() and config["proxy_unit"] and systemd.active(str(config["proxy_unit"])):
+        hold(config, seconds)
+        drain(config, DRAIN)
+
+
+def let_in(config: dict[str, Any]) -> None:
+    """What was held by `hold_too` goes on."""
+    if config["proxy_unit"] and HELD.exists() and (why := proxy("off")):
+        raise Failure("letting go what is held", f"the proxy's switch says: {why}", f"run {HOLD} off")
+
+
 def close(config: dict[str, Any], bound: float) -> None:
     """App, gateway, mail and cache end, all at once, and save what they have. From here on nothing starts."""
     mark(CLOSED)
