@@ -189,6 +189,8 @@ class Manifest:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # Where its files are looked for: the project's own folder goes before the shipped one. () is `folder` alone.
     folders: tuple[Path, ...] = ()
+    # The version of the wheel that its node runtimes get, by templates/app/node.lock; set where the manifest is read.
+    node: str = ""
 
     def path(self, name: str) -> Path:
         """A file of the app, such as a lock or a template; where it ought to be when it is nowhere."""

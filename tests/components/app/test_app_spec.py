@@ -154,6 +154,20 @@ def test_secrets(project: Project) -> None:
     assert secrets(replace(project, app=replace(project.app, admin=None, secrets=()))) == ()
 
 
+def test_another_node_is_another_release() -> None:
+    """Add-ons are compiled for the one that runs them."""
+    app = Manifest("notes", "1", Path("/none"), (), (), (), (), ())
+    runtime = Runtime("main", "node", "package-lock.json")
+
+    def release(node: str) -> str:
+        layout = Layout(replace(app, runtimes=(runtime,), node=node), "demo.test")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Layout, "_text", lambda *_: "{}")
+            return layout.release()
+
+    assert release("1") == release("1") != release("2")
+
+
 def test_parts(context: Make) -> None:
     made = spec(context())
     assert made.packages == ("python3", "python3-pip-whl", "ca-certificates", "curl", "libpq5")
