@@ -103,7 +103,7 @@ def test_everything_lies_with_both_vendors(kept: Kept) -> None:
         assert kept.vendors[name].keys("*/files/snapshots/*"), "no snapshot of the files"
         assert kept.vendors[name].keys("*/catalogue/*/secrets.age"), "no bundle"
     status = kept.operator.run("status")
-    assert status.code == 0, status.result
+    assert status.code == 0, (status.result["problems"], status.result["probes"])
 
 
 def test_nothing_is_left_to_do(kept: Kept) -> None:
