@@ -11,6 +11,7 @@ import pathlib
 import re
 import socket
 import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -84,3 +85,15 @@ def caught(folder: str, to: str, pattern: str) -> str:
                 return match[0]
         time.sleep(0.5)
     sys.exit(f"no {folder} for {to} arrived within {ARRIVES} s")
+
+
+def rows(database: str, query: str) -> list[list[str]]:
+    """What the restored database answers: each row's columns. A column's text holds no line break, and no tab."""
+    command = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-F", "\t", "-d", database, "-c", query]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"the database {database} did not answer within 30 s")
+    if done.returncode:
+        sys.exit(f"the database {database}: {done.stderr.strip()}")
+    return [line.split("\t") for line in done.stdout.splitlines()]

@@ -43,6 +43,8 @@ _PACKAGES = ("python3", "python3-pip-whl", "ca-certificates", "curl")
 # skopeo fetches an image as it is, podman runs it. uidmap gives the app's user numbers for the users of its images;
 # catatonit is the first process in a container, and holds the namespace.
 _CONTAINER_PACKAGES = ("podman", "crun", "skopeo", "uidmap", "catatonit")
+# Seconds that a process without an address must stay active; the same in service/app-switch.
+STEADY = 5
 
 
 def secrets(project: Project) -> tuple[Secret, ...]:
@@ -91,6 +93,12 @@ def check(app: Manifest) -> None:
             raise refuse(f"{name!r} is no name for a process or step", "use small letters, digits and dashes")
     if twice := sorted({name for name in steps if steps.count(name) > 1}):
         raise refuse(f"two steps are called {twice[0]}", "give each its own name")
+    for process in app.processes:
+        if not process.ready and process.start_timeout <= 2 * STEADY:
+            raise refuse(
+                f"{process.name} has no `ready`, so it must stay up for {STEADY} s, and gets {process.start_timeout} s",
+                f"give it a start_timeout of more than {2 * STEADY} s, or an address to ask",
+            )
 
 
 def _packages(layout: Layout) -> tuple[str, ...]:

@@ -7,13 +7,12 @@ import base64
 import datetime
 import pathlib
 import secrets
-import subprocess
 import sys
 import time
 import urllib.parse
 import zlib
 
-from doors import DOMAIN, UNTIL, ask, call, caught
+from doors import DOMAIN, UNTIL, ask, call, caught, rows
 
 # Seconds until the AppView shows what the PDS took.
 SHOWS = 60
@@ -77,17 +76,10 @@ query = (
     ' FROM post_embed_image image JOIN post ON post.uri = image."postUri"'
     f' WHERE extract(epoch FROM post."indexedAt"::timestamptz) < {UNTIL} ORDER BY 3 DESC LIMIT 100'
 )
-rows = subprocess.run(
-    ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", "bsky", "-c", query],
-    capture_output=True,
-    text=True,
-    timeout=30,
-    check=True,
-).stdout.split()
-for row in rows:
-    owner, cid, _ = row.split("|")
+pictures = rows("bsky", query)
+for owner, cid, _ in pictures:
     path = f"/xrpc/com.atproto.sync.getBlob?{urllib.parse.urlencode({'did': owner, 'cid': cid})}"
     status, data = ask("GET", path, most=1)
     if status != 200 or not data:
         sys.exit(f"the picture {cid} of {owner}, which the database names, is not there: {status} {data!r}")
-print(f"{name} signed up, wrote with a picture and saw it; {len(rows)} picture(s) are there")
+print(f"{name} signed up, wrote with a picture and saw it; {len(pictures)} picture(s) are there")

@@ -4,11 +4,10 @@ Run by `deploy drill` on its machine, as root; goes through the public doors (te
 """
 
 import secrets
-import subprocess
 import sys
 import urllib.parse
 
-from doors import DOMAIN, UNTIL, ask, call, caught
+from doors import DOMAIN, UNTIL, ask, call, caught, rows
 
 CLIENT = "/_matrix/client/v3"
 
@@ -45,18 +44,12 @@ query = (
     "SELECT media_id FROM local_media_repository WHERE quarantined_by IS NULL"
     f" AND created_ts < {UNTIL} * 1000::bigint ORDER BY created_ts DESC LIMIT 100"
 )
-names = subprocess.run(
-    ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-d", "synapse", "-c", query],
-    capture_output=True,
-    text=True,
-    timeout=30,
-    check=True,
-).stdout.split()
-for media in names:
+uploads = rows("synapse", query)
+for (media,) in uploads:
     path = f"/_matrix/client/v1/media/download/{DOMAIN}/{urllib.parse.quote(media)}"
     status, data = ask("GET", path, most=1, Authorization=f"Bearer {token}")
     if status != 200:
         sys.exit(f"the upload {media}, which the database names, is not there: {status} {data[:300]!r}")
     if not data:
         sys.exit(f"the upload {media} is empty")
-print(f"{name} signed up and said hello; {len(names)} upload(s) are there")
+print(f"{name} signed up and said hello; {len(uploads)} upload(s) are there")

@@ -15,13 +15,14 @@ import pytest
 
 from deployer.components.app import actions
 from deployer.components.app.layout import Layout
-from deployer.components.app.spec import check, secrets, spec
+from deployer.components.app.spec import STEADY, check, secrets, spec
 from deployer.components.app.units import for_systemd
 from deployer.components.app.values import settings
 from deployer.core.component import Context, Data, File, Probe, Secret, Unit, User
 from deployer.core.errors import InputError
 from deployer.core.manifest import AppStep, Manifest, Process, Runtime
 from deployer.core.model import Project
+from deployer.core.resources import service_file
 from deployer.flow.wanted import render
 
 Make = Callable[..., Context]
@@ -347,13 +348,19 @@ def test_what_is_refused(manifest: Manifest) -> None:
     check(manifest)
     bad_name = replace(manifest, processes=(Process("Web 1", "main", "x"),))
     twice = replace(manifest, migrations=(AppStep("admin", "main", "x"),))
+    hasty = replace(manifest, processes=(Process("work", "main", "x", start_timeout=10),))
     for wrong, why in (
         (replace(manifest, overlap=True), "overlap"),
         (bad_name, "'Web 1' is no name"),
         (twice, "two steps are called admin"),
+        (hasty, "work has no `ready`, so it must stay up for 5 s, and gets 10 s"),
     ):
         with pytest.raises(InputError, match=why):
             check(wrong)
+
+
+def test_the_program_waits_as_long_as_is_said_here() -> None:
+    assert f"\nSTEADY = {STEADY:.1f}\n" in service_file("app", "app-switch")
 
 
 def test_unit_lines() -> None:

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +47,9 @@ def settings() -> dict[str, Any]:
 
 def write(path: Path, body: Any, mode: int = 0o600) -> None:
     """The file appears whole, on the disk, or not at all."""
+    # Here: many a program that reads this file writes nothing, and starts while people wait.
+    import tempfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -44,7 +44,8 @@ def as_postgres(argv: list[str], timeout: float, stdin: str = "", **environment:
 
 def sql(text: str, what: str = "asking the database", timeout: float = 20) -> str:
     """What psql prints: rows in lines, columns apart by |. Raises Failure."""
-    argv = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]
+    # Not /usr/bin/psql: that is Perl, which only looks for this one, and people wait.
+    argv = [f"{BIN}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]
     try:
         done = as_postgres(argv, timeout, text, PGCONNECT_TIMEOUT="5")
     except subprocess.TimeoutExpired:
