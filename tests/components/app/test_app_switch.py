@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -315,3 +316,14 @@ def test_migrations_run_again_after_another_release_served(rig: Rig, steps: Step
     rig.plan("2", "good", "b", (TABLES,)).work()
     assert steps.taken() == ["tables"]
     assert json.loads((rig.state / "migrated" / "2" / "tables.begun").read_text()) == {"reversible": True}
+
+
+def test_an_address_is_asked_once_something_listens(switch: ModuleType) -> None:
+    """Cheaply: whoever starts needs the processor itself."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert switch.closed(f"http://127.0.0.1:{port}/ready") == ""
+        assert switch.closed(f"http://localhost:{port}") == ""
+    assert "refused" in switch.closed(f"http://127.0.0.1:{port}/ready")
+    # Whatever cannot be looked at is asked.
+    assert switch.closed("http://web/ready") == switch.closed("unix:/run/web") == ""
