@@ -85,13 +85,12 @@ class SkyCrowd:
         while not self._ended.wait(WRITE):
             number = next(self._numbers)
             try:
-                blobs = []
-                if number % PICTURES == 0:
-                    data = picture()
-                    blobs = [person.upload(data, "image/png")]
-                    writing.blobs[blobs[0]["ref"]["$link"]] = data
+                data = picture() if number % PICTURES == 0 else b""
+                blobs = [person.upload(data, "image/png")] if data else []
                 post = person.post(f"number {number}", *blobs)
                 writing.taken[number] = post["uri"]
+                # Before that nobody may read it.
+                writing.blobs |= {blob["ref"]["$link"]: data for blob in blobs}
                 self._last[person.did] = post
                 liked = self._last.get(self.writings[index - 1].person.did)
                 if number % LIKES == 0 and liked:

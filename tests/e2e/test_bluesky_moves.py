@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.atproto import Person
 from tests.e2e.conftest import local_section, project
 from tests.e2e.lines import Line, Log
+from tests.e2e.matrix import picture
 from tests.e2e.moving import DOMAIN, App, Moving, Site
 from tests.e2e.skycrowd import SkyCrowd
 from tests.rig import layer
@@ -89,10 +90,16 @@ def whole(site: Site) -> None:
 
 
 def test_to_another_vendor(moving: Moving, crowd: SkyCrowd, capsys: pytest.CaptureFixture[str]) -> None:
+    author, image = crowd.writings[0].person, picture()
+    uploaded = author.upload(image, "image/png")
     with crowd:
         time.sleep(10)
         receipt = moving.moved("--from", "hetzner", "--to", "aws")["migrate"]
         time.sleep(5)
+    # Uploaded before, posted after: its author was told that it is there.
+    author.log_in()
+    author.post("a picture from before", uploaded)
+    assert author.blob(author.did, uploaded["ref"]["$link"]) == image
     figures = crowd.check()
     whole(moving.site("aws"))
     with capsys.disabled():
