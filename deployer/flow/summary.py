@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from deployer.core.plan import Change
 from deployer.flow.look import ProbeResult, View
 from deployer.flow.session import Session
+from deployer.project import load_stack
 
 
 def hosts(session: Session) -> list[str]:
@@ -39,6 +41,15 @@ def records(view: View) -> list[dict[str, object]]:
     ]
 
 
+def of_another_app(root: Path, app: str | None) -> list[str]:
+    """What whoever brings up another app than the stack's must know: other verbs know nothing of it."""
+    if app is None or (own := load_stack(root).app) == app:
+        return []
+    return [
+        f"stack.yaml says app: {own}, and other commands go by that; to keep {app}, write app: {app} there"
+    ]
+
+
 def build(
     session: Session,
     view: View,
@@ -61,6 +72,7 @@ def build(
         )
     if front and project.inventory.catch:
         notes.append("mail and SMS stay on the machine: deploy inbox")
+    notes += of_another_app(session.request.root, session.request.app)
     return {
         "deployment": str(project.deployment),
         "urls": [f"https://{name}/" for name in hosts(session)] if front else [],
