@@ -6,9 +6,11 @@ script with a line that says so.
 
 import email
 import email.policy
+import http.cookiejar
 import json
 import pathlib
 import re
+import secrets
 import socket
 import ssl
 import subprocess
@@ -16,6 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zlib
 
 # Files that were named until then (seconds since 1970) must be there.
 DOMAIN, UNTIL = sys.argv[1], int(sys.argv[2])
@@ -26,6 +29,11 @@ ARRIVES = 60
 _resolve = socket.getaddrinfo
 socket.getaddrinfo = lambda host, *rest, **named: _resolve("127.0.0.1", *rest, **named)
 TLS = ssl.create_default_context(cafile="/etc/deploy/pki/root.crt")
+# Of the one person who goes through the doors.
+COOKIES = http.cookiejar.CookieJar()
+_opener = urllib.request.build_opener(
+    urllib.request.HTTPSHandler(context=TLS), urllib.request.HTTPCookieProcessor(COOKIES)
+)
 
 
 def ask(
@@ -36,7 +44,7 @@ def ask(
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, data, named, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30, context=TLS) as answer:
+        with _opener.open(request, timeout=30) as answer:
             return answer.status, answer.read(most)
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -65,6 +73,17 @@ def call(
         return json.loads(raw)
     except ValueError:
         return {"text": raw.decode(errors="replace")}
+
+
+def picture() -> bytes:
+    """A PNG of one pixel, of any colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    head = (1).to_bytes(4, "big") * 2 + bytes((8, 2, 0, 0, 0))
+    pixel = zlib.compress(b"\0" + secrets.token_bytes(3))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
 
 
 def words(path: pathlib.Path) -> str:

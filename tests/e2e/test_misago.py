@@ -14,7 +14,8 @@ from tests.e2e.browser import Browser, browser, why_not
 from tests.e2e.conftest import Deployed, local_section, project
 from tests.e2e.matrix import picture
 from tests.e2e.scratch import console, nothing_to_do, within
-from tests.rig.world import World
+from tests.rig.objects import Objects
+from tests.rig.world import GATEWAY, NUMBER, World
 
 pytestmark = pytest.mark.long
 
@@ -29,14 +30,21 @@ def forum(rig: World, package_layer: Path, tmp_path_factory: pytest.TempPathFact
     if reason := why_not():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("forum")
-    text = "provider: local\nmachines:\n- roles: [all]\n" + local_section(rig, package_layer)
-    operator = project(folder / "project", DOMAIN, "local", text, folder / "home", "forum")
-    (operator.folder / "stack.yaml").write_text(
-        f"name: forum\ndomain: {DOMAIN}\napp: misago\nsettings: {{name: Garden}}\n", encoding="utf-8"
-    )
-    summary = operator.good("up", "--yes").result
-    yield Deployed(operator, DOMAIN, summary)
-    operator.good("down", "--yes")
+    with Objects(folder / "east", f"east{NUMBER or ''}.social.test", (GATEWAY, 9404)) as store:
+        rig.set_records([{"name": store.host, "type": "A", "value": GATEWAY}])
+        with store.known():
+            text = "provider: local\nmachines:\n- roles: [all]\n" + local_section(rig, package_layer)
+            text += f"  reach: [{store.reach}]\n"
+            kept = text + "repositories:\n" + store.section("east.crt")
+            operator = project(folder / "project", DOMAIN, "local", kept, folder / "home", "forum")
+            (operator.folder / "stack.yaml").write_text(
+                f"name: forum\ndomain: {DOMAIN}\napp: misago\nsettings: {{name: Garden}}\nbackup: {{files: 1}}\n"
+            )
+            (operator.folder / "inventories" / "drill.yaml").write_text(text)
+            (operator.folder / "east.crt").write_text(store.ca)
+            summary = operator.good("up", "--yes").result
+            yield Deployed(operator, DOMAIN, summary)
+            operator.good("down", "--yes")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -111,6 +119,15 @@ def test_a_database_that_was_away_for_half_a_minute(rig: World, forum: Deployed)
         60, "green probes", lambda: all(one["ok"] for one in forum.operator.run("status").result["probes"])
     )
     assert time.monotonic() - began < 60
+
+
+def test_a_drill_uses_what_it_restored(forum: Deployed) -> None:
+    """Its exercise signs up, follows the mailed link, writes with an upload, and finds the one that the database names."""
+    forum.operator.good("backup", "create")
+    [drilled] = forum.operator.good("drill", timeout=1800).result["drills"]
+    assert "signed up, wrote with an upload and saw it; 1 upload(s) are there" in str(drilled["checks"]), (
+        drilled
+    )
 
 
 def test_nothing_is_left_to_do(forum: Deployed) -> None:

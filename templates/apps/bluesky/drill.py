@@ -10,9 +10,8 @@ import secrets
 import sys
 import time
 import urllib.parse
-import zlib
 
-from doors import DOMAIN, UNTIL, ask, call, caught, rows
+from doors import DOMAIN, UNTIL, ask, call, caught, picture, rows
 
 # Seconds until the AppView shows what the PDS took.
 SHOWS = 60
@@ -20,17 +19,6 @@ SHOWS = 60
 
 def xrpc(method: str, body: object = None, token: str = "", **headers: str) -> dict:
     return call("POST", f"/xrpc/{method}", body, token, **headers)
-
-
-def picture() -> bytes:
-    """A PNG of one pixel."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-    head = (1).to_bytes(4, "big") * 2 + bytes((8, 2, 0, 0, 0))
-    pixel = zlib.compress(b"\0" + secrets.token_bytes(3))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
 
 
 settings = dict(
