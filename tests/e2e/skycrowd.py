@@ -24,13 +24,15 @@ WRITE, READ, PULSE = 0.7, 2.0, 0.2
 
 @dataclass
 class Writing:
-    """taken: number -> the post's URI; unsure: numbers without an answer; blobs: CID -> bytes; likes: URIs of likes."""
+    """taken: number -> the post's URI; unsure: numbers without an answer; blobs: CID -> bytes; likes: URIs of likes;
+    liked: of what they like."""
 
     person: Person
     taken: dict[int, str] = field(default_factory=dict)
     unsure: set[int] = field(default_factory=set)
     blobs: dict[str, bytes] = field(default_factory=dict)
     likes: list[str] = field(default_factory=list)
+    liked: set[str] = field(default_factory=set)
 
 
 class SkyCrowd:
@@ -93,7 +95,9 @@ class SkyCrowd:
                 writing.blobs |= {blob["ref"]["$link"]: data for blob in blobs}
                 self._last[person.did] = post
                 liked = self._last.get(self.writings[index - 1].person.did)
-                if number % LIKES == 0 and liked:
+                # Once: of two likes of a post by the same person, the PDS takes away the first.
+                if number % LIKES == 0 and liked and liked["uri"] not in writing.liked:
+                    writing.liked.add(liked["uri"])
                     writing.likes.append(person.like(liked)["uri"])
             except (OSError, AssertionError, ValueError):
                 writing.unsure.add(number)
