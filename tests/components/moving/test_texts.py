@@ -8,7 +8,7 @@ import pytest
 
 from tests.components.moving.programs import load
 
-postgres, copies = load("postgres"), load("copies")
+postgres, copies, sending = load("postgres"), load("copies"), load("sending")
 Failure = load("ground").Failure
 CONTROL = """\
 pg_control version number:            1700
@@ -58,7 +58,7 @@ def test_settings_above_all_others() -> None:
 
 
 def test_what_of_a_folder_is_copied() -> None:
-    queue, spool, pictures, marks = (copies.plan(item) for item in CONFIG["copies"])
+    queue, spool, pictures, marks = (sending.plan(item) for item in CONFIG["copies"])
     assert queue[0] == "/var/spool/postfix" and queue[1][-1] == "--exclude=*"
     assert "--include=/deferred/***" in queue[1] and not any(
         "private" in rule or "pid" in rule for rule in queue[1]
@@ -71,7 +71,7 @@ def test_what_of_a_folder_is_copied() -> None:
     assert pictures == ("/srv/my pictures", [])
     assert marks[1] == ["--include=/migrated/***", "--include=/once/***", "--exclude=*"]
     with pytest.raises(Failure):
-        copies.plan({"name": "x", "kind": "postgres", "where": "/x", "peer": "old/m"})
+        sending.plan({"name": "x", "kind": "postgres", "where": "/x", "peer": "old/m"})
 
 
 SENDER = [
@@ -85,9 +85,14 @@ SENDER = [
 ]
 
 
+def test_a_list_comes_by_the_connection() -> None:
+    words = [*SENDER[:-1], "--ignore-missing-args", "--files-from=-", "--from0", ".", "/srv/my pictures/"]
+    assert sending.server(CONFIG, words) == words
+
+
 @pytest.mark.parametrize("path", ["/var/spool/postfix/", "/var/lib/sms-gateway/", "/srv/my pictures/"])
 def test_a_peer_may_fetch_the_copies(path: str) -> None:
-    assert copies.server(CONFIG, [*SENDER, path])[-1] == path
+    assert sending.server(CONFIG, [*SENDER, path])[-1] == path
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,7 @@ def test_a_peer_may_fetch_the_copies(path: str) -> None:
 )
 def test_and_nothing_else(words: list[str]) -> None:
     with pytest.raises(Failure):
-        copies.server(CONFIG, words)
+        sending.server(CONFIG, words)
 
 
 def test_rsyncs_words() -> None:
@@ -123,3 +128,4 @@ def test_rsyncs_words() -> None:
     shell = line[line.index("-e") + 1]
     assert "StrictHostKeyChecking=yes" in shell and "-p 2222" in shell and "root@" not in shell
     assert "--checksum" not in copies.line(CONFIG, CONFIG["copies"][2], True)
+    assert "--files-from=-" in copies.line(CONFIG, CONFIG["copies"][2], True, listed=True)

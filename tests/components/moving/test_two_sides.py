@@ -22,6 +22,16 @@ from tests.rig.world import NUMBER, World, why_not
 
 BRIDGE, PREFIX = f"dmove{NUMBER}", f"10.{246 + NUMBER % 8}.2"
 CONDUCT = "/var/lib/deploy/moving/conduct.json"
+# Makes, changes and removes files and folders as long as the app runs.
+PAINTER = """\
+cd /srv/pictures && mkdir -p painted && cd painted && chown valkey .
+for i in $(seq 1000000); do
+    mkdir -p d$((i % 7))/e && echo $i | tee d$((i % 7))/$i >d$((i % 7))/e/$i
+    rm -f d*/$((i - 3)) && [ $((i % 5)) != 0 ] || rm -rf d$(((i + 3) % 7))
+    [ $((i % 11)) != 0 ] || mv d$((i % 7)) moved-$((i % 3)) 2>/dev/null || rm -rf moved-*
+    sleep 0.01
+done
+"""
 SERVING = ("notes-web", "gateway", "carrier", "postfix", "valkey-server", "postgresql@17-main")
 
 # Two machines and their restarts take minutes; in the default run a whole stack moves (tests/e2e/test_migrate.py).
@@ -105,6 +115,21 @@ def pair() -> Iterator[Pair]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def paint(side: Side) -> None:
+    """Pictures change until the app is stopped."""
+    side.shell.write("/root/painter", PAINTER)
+    side.shell.run(
+        "systemd-run --quiet --collect --unit=painter -p BindsTo=notes-web.service -p After=notes-web.service"
+        " bash /root/painter"
+    )
+
+
+def pictures(side: Side) -> list[str]:
+    """All that tells one picture from another: path, kind, mode, owner, size, time, links."""
+    found = side.shell.run(r"cd /srv/pictures; find . -printf '%P %y %m %U %s %T@ %n\n' | sort")
+    return found.splitlines()
+
+
 def kill_when(pair: Pair, pattern: str, then: str = "") -> None:
     """kill -9 of the conductor as soon as its record says so."""
     pair.new.shell.run(
@@ -182,6 +207,7 @@ def test_what_failed_once_is_no_answer_to_the_next_question(pair: Pair) -> None:
 
 def test_killed_in_the_pause_it_goes_back_and_run_again_it_moves(pair: Pair) -> None:
     kill_when(pair, "held_at.*[1-9]", "; systemctl stop deploy-moving-conduct.service")
+    paint(pair.old)
     with pair.crowd() as crowd:
         pair.cutover(15)
         pair.old.await_("held", lambda found: found["fence"]["state"] in ("held", "fenced"))
@@ -189,6 +215,7 @@ def test_killed_in_the_pause_it_goes_back_and_run_again_it_moves(pair: Pair) -> 
         assert "killed" in pair.new.shell.run("journalctl -u killer -o cat")
         pair.only(pair.old, pair.new)
         assert pair.new.good("status")["cutover"]["permit"] == "none"
+        paint(pair.old)
         time.sleep(1)
         pair.cutover()
         found = pair.end()
@@ -200,9 +227,13 @@ def test_killed_in_the_pause_it_goes_back_and_run_again_it_moves(pair: Pair) -> 
     pair.only(pair.new, pair.old)
     assert pair.new.shell.run("valkey-cli get queue").strip() == "41"
     assert pair.new.shell.run("ls /srv/pictures | wc -l; stat -c %U:%G /srv/pictures/7").split() == [
-        "300",
+        "301",
         "postfix:valkey",
     ]
+    assert len(pictures(pair.old)) > 310
+    assert pictures(pair.new) == pictures(pair.old)
+    # Only what had changed was looked at: a pass that ended was known.
+    assert pair.old.shell.run("ls /var/lib/deploy/moving/listing-new-m.*")
     assert pair.new.shell.run("mailq").count("someone@elsewhere.test") == 3
     # The client's own address, seen through the old proxy.
     clients = pair.new.shell.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import changes
 import fence
 import postgres
 import remote
@@ -97,6 +98,7 @@ def end(config: dict[str, Any]) -> dict[str, Any]:
     standby.remove_tunnel()
     for name in ("standby", "files", "conduct"):
         state.drop(name)
+    changes.forget()
     if now and now.state != "permitted":
         state.drop("fence")
     return {"ended": True, "live": live}

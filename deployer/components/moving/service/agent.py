@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import changes
 import conduct
 import copies
 import cutover
@@ -14,6 +15,7 @@ import fence
 import opening
 import postgres
 import promote
+import sending
 import serving
 import warm
 from ground import Failure
@@ -56,7 +58,7 @@ def reopen(config: Body, body: Body) -> Body:
 
 
 def absent(config: Body, body: Body) -> Body:
-    return {"absent": copies.absent(config, [str(path) for path in body["paths"]])}
+    return {"absent": sending.absent(config, [str(path) for path in body["paths"]])}
 
 
 def last_files(config: Body, body: Body) -> Body:
@@ -121,6 +123,8 @@ VERBS: dict[str, Callable[[Body, Body], Body]] = {
     "facts": facts,
     "slot": slot,
     "absent": absent,
+    "note-files": changes.note,
+    "changed-files": changes.since,
     # of the old side
     "arm": fence.arm,
     "hold": fence.hold,

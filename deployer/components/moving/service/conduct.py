@@ -97,7 +97,7 @@ class Conductor:
                     self.others("stop-files", 900)
                 with self.phase("arm"):
                     # Their starts go on beside it, not in the pause.
-                    remote.beforehand(self.old, "hold", "permit", "forward")
+                    remote.beforehand(self.old, "hold", "changed-files", "permit", "forward")
                     self.again("arm", 110)
                     self.tell("commits", "each waits for the standby")
             with self.phase("hold"):

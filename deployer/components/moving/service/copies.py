@@ -5,6 +5,7 @@ Only ever into a machine that is closed: what is deleted there was a copy.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -17,36 +18,22 @@ import remote
 import state
 import systemd
 from ground import Failure, last
+from sending import plan
 from state import CLOSED
 
 UNIT = "deploy-moving-files.service"
-POSTFIX = "/var/spool/postfix"
-# Of its folders those that hold mail, and what is noted about it.
-QUEUES = ("maildrop", "incoming", "active", "deferred", "hold", "defer", "bounce", "trace")
-# Seconds between two passes; for one copy in a pass; in the last one.
-PAUSE, BOUND, LAST = 10, 24 * 3600, 300
+# Seconds between two passes; for one copy in a pass; in the last one; for a peer that looks at what it has.
+PAUSE, BOUND, LAST, LOOK = 10, 24 * 3600, 300, 600
 
 
-def plan(item: dict[str, Any]) -> tuple[str, list[str]]:
-    """The folder that is fetched, and rsync's rules for what of it."""
-    where, kind = str(item["where"]).rstrip("/"), item["kind"]
-    if kind == "sqlite":
-        name = Path(where).name
-        files = [f"--include=/{name}{tail}" for tail in ("", "-wal", "-shm", "-journal")]
-        return str(Path(where).parent), [*files, "--exclude=*"]
-    if kind == "marks":
-        return where, ["--include=/migrated/***", "--include=/once/***", "--exclude=*"]
-    if kind in ("files", "sqlite_folder", "valkey"):
-        if where == POSTFIX:
-            return where, [*(f"--include=/{queue}/***" for queue in QUEUES), "--exclude=*"]
-        return where, []
-    raise Failure("copying files", f"{item['name']} is of the unknown kind {kind}", "a mistake of ours")
-
-
-def line(config: dict[str, Any], item: dict[str, Any], final: bool = False) -> list[str]:
+def line(
+    config: dict[str, Any], item: dict[str, Any], final: bool = False, listed: bool = False
+) -> list[str]:
     """rsync's command for one copy: owners by name, times to the nanosecond, what is gone there goes here.
 
     final: people wait. It goes by the connection that stands, where ssh finds it, and takes one of its own otherwise.
+    listed: only what stands on standard input, each ended by a zero byte; of a folder that ends with a slash all that is
+    right in it.
     """
     folder, rules = plan(item)
     one = remote.peer(config, str(item["peer"]))
@@ -64,6 +51,9 @@ def line(config: dict[str, Any], item: dict[str, Any], final: bool = False) -> l
     if final and item["kind"] == "sqlite":
         # Written through memory: its times need not tell.
         words.append("--checksum")
+    if listed:
+        # What has gone meanwhile, in a rehearsal: its folder is listed too.
+        words += ["--files-from=-", "--from0", "--ignore-missing-args"]
     return [*words, "-e", shell, *rules, f"root@{one['address']}:{folder}/", f"{folder}/"]
 
 
@@ -73,31 +63,29 @@ def received(text: str) -> int:
     return int(found[1]) if found else 0
 
 
-def one_pass(config: dict[str, Any], final: bool = False) -> int:
-    """All copies once; bytes that came. final: nothing changes there any more, so nothing may vanish."""
-    by_peer: dict[str, list[dict[str, Any]]] = {}
-    for item in config["copies"]:
-        by_peer.setdefault(str(item["peer"]), []).append(item)
-    total = 0
-    for name, items in by_peer.items():
-        if final:
-            # People wait: whether something is absent is asked only about what does not come.
-            done = remote.side_by_side(
-                {item["name"]: lambda name=name, item=item: _last(config, name, item) for item in items}
-            )
-            total += sum(done.values())
-        else:
-            absent = _absent(config, name, items)
-            total += sum(fetch(config, item, False) for item in items if plan(item)[0] not in absent)
-    return total
+def one_pass(config: dict[str, Any], base: int) -> tuple[int, int]:
+    """All copies once: bytes that came, and the number by which the peers know what they had before it, for the last pass.
+
+    base: that of the last pass that ended, 0 for none; it stays good until this one has.
+    """
+    total, known = 0, True
+    for name, items in _by_peer(config).items():
+        paths = [plan(item)[0] for item in items if _many(item)]
+        body = {"who": config["machine"], "pass": base + 1, "keep": base, "paths": paths}
+        if paths:
+            known &= remote.call(remote.peer(config, name), "note-files", body, LOOK)["noted"]
+        absent = _absent(config, name, items)
+        total += sum(fetch(config, item) for item in items if plan(item)[0] not in absent)
+    return total, base + 1 if known else base
 
 
 def one_more(config: dict[str, Any]) -> int:
     """A pass outside the unit of passes, which has ended; bytes that came."""
-    began = time.time()
-    total = one_pass(config)
-    if (known := state.load("files")).get("id") == config["id"]:
-        state.save("files", {**known, "as_of": began})
+    began, known = time.time(), state.load("files")
+    mine = known.get("id") == config["id"]
+    total, base = one_pass(config, known.get("base", 0) if mine else 0)
+    if mine:
+        state.save("files", {**known, "as_of": began, "base": base})
     return total
 
 
@@ -108,34 +96,82 @@ def _absent(config: dict[str, Any], peer: str, items: list[dict[str, Any]]) -> l
     return found
 
 
-def _last(config: dict[str, Any], peer: str, item: dict[str, Any]) -> int:
+def last_pass(config: dict[str, Any]) -> int:
+    """All copies once, of many files only what has changed; bytes that came. Nothing changes there any more."""
+    # People wait: whether something is absent is asked only about what does not come.
+    work: dict[str, Any] = {}
+    for name, items in _by_peer(config).items():
+        few = [item for item in items if not _many(item)]
+        work |= {item["name"]: lambda name=name, item=item: _last(config, name, item) for item in few}
+        if many := [item for item in items if _many(item)]:
+            work[f"many of {name}"] = lambda name=name, many=many: _changed(config, name, many)
+    return sum(remote.side_by_side(work).values()) if work else 0
+
+
+def _changed(config: dict[str, Any], peer: str, items: list[dict[str, Any]]) -> int:
+    """What differs from the last pass that ended; everything, where the peer can not tell it."""
+    known = state.load("files")
+    changed: dict[str, list[str]] = {}
+    if known.get("id") == config["id"] and known.get("base"):
+        paths = [plan(item)[0] for item in items]
+        body = {"who": config["machine"], "pass": known["base"], "paths": paths}
+        # A silence shows in the copying too, which says so.
+        with contextlib.suppress(Failure):
+            changed = remote.call(remote.peer(config, peer), "changed-files", body, LAST)["changed"] or {}
+    work = {
+        item["name"]: lambda item=item: _last(config, peer, item, changed.get(plan(item)[0]))
+        for item in items
+    }
+    return sum(remote.side_by_side(work).values())
+
+
+def _by_peer(config: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for item in config["copies"]:
+        found.setdefault(str(item["peer"]), []).append(item)
+    return found
+
+
+def _many(item: dict[str, Any]) -> bool:
+    """May hold so many files that comparing them all takes long."""
+    return item["kind"] in ("files", "sqlite_folder") and not plan(item)[1]
+
+
+def _last(config: dict[str, Any], peer: str, item: dict[str, Any], changed: list[str] | None = None) -> int:
     try:
-        return fetch(config, item, True)
+        return fetch(config, item, True, changed)
     except Failure:
         if _absent(config, peer, [item]):
             return 0
         raise
 
 
-def fetch(config: dict[str, Any], item: dict[str, Any], final: bool) -> int:
+def fetch(
+    config: dict[str, Any], item: dict[str, Any], final: bool = False, changed: list[str] | None = None
+) -> int:
+    """One copy; bytes that came. changed: paths below its folder, and nothing else is looked at; None for all."""
     closed(f"copying {item['name']}")
+    if changed == []:
+        return 0
     folder = plan(item)[0]
     make(Path(folder))
     what = f"copying {item['name']} from {item['peer']}"
     bound = LAST if final else BOUND
+    wanted = b"".join(os.fsencode(path) + b"\0" for path in changed or [])
+    command = line(config, item, final, changed is not None)
     try:
-        done = subprocess.run(
-            line(config, item, final), capture_output=True, text=True, errors="replace", timeout=bound
-        )
+        done = subprocess.run(command, input=wanted, capture_output=True, timeout=bound)
     except subprocess.TimeoutExpired:
         raise Failure(what, f"no end after {bound} s", "see the network between the sides") from None
-    # 24: files vanished while it looked.
-    if done.returncode not in ((0,) if final else (0, 24)):
-        why = _words(done.stderr) or f"rsync ended with {done.returncode}"
-        if "No space left" in done.stderr:
+    out, told = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    # 24: files vanished while it looked, as they do while the other side serves.
+    still = final and not config.get("rehearsal")
+    if done.returncode not in ((0,) if still else (0, 24)):
+        why = _words(told) or f"rsync ended with {done.returncode}"
+        if "No space left" in told:
             why = f"the disk is full below {folder}"
         raise Failure(what, why, "it is tried again; see `move.py status`")
-    return received(done.stdout)
+    return received(out)
 
 
 def make(folder: Path) -> None:
@@ -165,38 +201,8 @@ def final(config: dict[str, Any]) -> dict[str, Any]:
     """The last pass, after everything there has stopped. The same again fetches what is missing."""
     began = time.monotonic()
     with state.lock("files", 60, "the last copies of files"):
-        total = one_pass(config, True)
+        total = last_pass(config)
     return {"bytes": total, "seconds": round(time.monotonic() - began, 2)}
-
-
-def queues(config: dict[str, Any]) -> None:
-    """Postfix makes the folders of its queue when it first starts, and here it may never have: before people wait for it."""
-    if not any(item["where"] == POSTFIX for item in config["copies"]):
-        return
-    what, next = "making the folders of Postfix's queue", "see `postfix check`"
-    words = ["postfix", "post-install", "create-missing"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failure(what, str(error), next) from None
-    if done.returncode:
-        raise Failure(what, last(done.stderr), next)
-
-
-def structure(config: dict[str, Any]) -> None:
-    """Postfix names a message after its file's number on this disk. Before it starts here."""
-    if not any(item["where"] == POSTFIX for item in config["copies"]):
-        return
-    for _ in range(3):
-        try:
-            done = subprocess.run(["postsuper", "-s"], capture_output=True, text=True, timeout=120)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Failure("naming the copied mail", str(error), "see `postsuper -s`") from None
-        if done.returncode:
-            raise Failure("naming the copied mail", last(done.stderr), "see `postsuper -s`")
-        # "run postsuper again": names were taken by other messages.
-        if "again" not in done.stderr + done.stdout:
-            return
 
 
 # --- the passes ---
@@ -205,17 +211,22 @@ def structure(config: dict[str, Any]) -> None:
 def work(config: dict[str, Any]) -> int:
     """Passes until the unit is stopped. What fails is noted and tried again."""
     known = state.load("files")
-    record = {"passes": 0, "bytes": 0} | {
-        k: known[k] for k in ("passes", "bytes") if known.get("id") == config["id"]
-    }
+    record: dict[str, Any] = {"passes": 0, "bytes": 0, "base": 0}
+    if known.get("id") == config["id"]:
+        record |= {name: known[name] for name in record if name in known}
     record |= {"id": config["id"], "error": None, "last_seconds": 0.0, "last_bytes": 0, "ended_at": 0.0}
     while True:
         began, now = time.monotonic(), time.time()
         try:
             closed("copying files")
             with state.lock("files", 60):
-                got = one_pass(config)
-            record |= {"passes": record["passes"] + 1, "bytes": record["bytes"] + got, "last_bytes": got}
+                got, base = one_pass(config, record["base"])
+            record |= {
+                "passes": record["passes"] + 1,
+                "bytes": record["bytes"] + got,
+                "last_bytes": got,
+                "base": base,
+            }
             record |= {
                 "last_seconds": round(time.monotonic() - began, 2),
                 "ended_at": time.time(),
@@ -262,37 +273,3 @@ def status(config: dict[str, Any]) -> dict[str, Any]:
     else:
         found = "failed" if known.get("error") else "none"
     return {"last_seconds": 0.0, "last_bytes": 0, **known, "state": found}
-
-
-def absent(config: dict[str, Any], paths: list[str]) -> list[str]:
-    """Of folders that a peer may fetch, those that are not there."""
-    return [path for path in paths if path in allowed(config) and not Path(path).is_dir()]
-
-
-def allowed(config: dict[str, Any]) -> set[str]:
-    return {plan(item)[0] for item in config["copies"]}
-
-
-# --- at the other end ---
-
-_SHORT = re.compile(r"-[A-Za-z@]+(?:-?\d+)?(?:\.[A-Za-z]*)?")
-_LONG = re.compile(
-    r"--(?:timeout=\d+|modify-window=-?\d+|stats|delete[a-z-]*|checksum-choice=[a-z0-9:,]+|new-compress)"
-)
-
-
-def server(config: dict[str, Any], words: list[str]) -> list[str]:
-    """The command of rsync's other end, when it only sends, and only a folder of the copies. Raises Failure."""
-    what = "sending files"
-    if words[:3] != ["rsync", "--server", "--sender"] or "." not in words:
-        raise Failure(what, "only rsync that sends may be started", "a mistake of ours")
-    dot = words.index(".")
-    options, paths = words[3:dot], words[dot + 1 :]
-    for word in options:
-        if not (_SHORT.fullmatch(word) or _LONG.fullmatch(word)):
-            raise Failure(
-                what, f"the option {word} is not among those that a move needs", "a mistake of ours"
-            )
-    if len(paths) != 1 or not paths[0].endswith("/") or paths[0][:-1] not in allowed(config):
-        raise Failure(what, f"{' '.join(paths)} is none of the copies of this move", "a mistake of ours")
-    return words

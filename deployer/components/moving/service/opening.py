@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import copies
+import mail
 import postgres
 import serving
 import systemd
@@ -72,7 +72,7 @@ def open_new(config: dict[str, Any]) -> None:
     unmark(FORWARDING)
     systemd.stop(["deploy-moving-forward.service"], 5)
     end_quiet(config)
-    copies.structure(config)
+    mail.structure(config)
     unmark(CLOSED)
     if systemd.exists(systemd.GUARD):
         # The permit is the proof, and the claim is made: no vendor that is slow to answer is waited for.

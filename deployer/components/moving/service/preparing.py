@@ -6,7 +6,7 @@ import py_compile
 from pathlib import Path
 from typing import Any
 
-import copies
+import mail
 import opening
 import postgres
 import serving
@@ -30,7 +30,7 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
             raise Failure("closing the new side", why, "see whether it is the live one: deploy status")
         state.mark(FENCED)
         state.mark(CLOSED)
-        copies.queues(config)
+        mail.queues(config)
         # Of an earlier move, in which this was the old side.
         opening.end_quiet(config)
     if config["side"] == "old" and config["lead"]:

@@ -20,9 +20,9 @@ def serve(config: Body) -> int:
     except ValueError as error:
         raise Failure("serving a peer", str(error), "a mistake of ours") from None
     if words[:1] == ["rsync"]:
-        import copies
+        import sending
 
-        command = copies.server(config, words)
+        command = sending.server(config, words)
         os.execvp(command[0], command)
     import agent
 
