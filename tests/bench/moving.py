@@ -7,6 +7,7 @@ Every move after the first leads back to a side that has followed since, so the 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -78,6 +79,8 @@ def moving(world: World, folder: Path, runs: int, scale: float) -> list[Figure]:
             before = wanted
             # What was written at once would otherwise be backed up, vacuumed and moved at the same time.
             replace(who, inventory=place).run("backup", "create", timeout=PATIENCE)
+            # Gigabytes written within a minute: this computer's one disk would be busy with them in the pause.
+            os.sync()
             done = who.run("migrate", *words, "--yes", timeout=PATIENCE)
             for _ in range(2):
                 if done.code:
