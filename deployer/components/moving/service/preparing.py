@@ -6,6 +6,7 @@ import py_compile
 from pathlib import Path
 from typing import Any
 
+import fence
 import mail
 import opening
 import postgres
@@ -23,8 +24,11 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config["side"] == "new" and not promoted(config):
         if systemd.active(systemd.GUARD):
-            why = "the guard says that this machine may serve: it is of the live side"
-            raise Failure("closing the new side", why, "see `deploy status`")
+            if not left():
+                why = "the guard says that this machine may serve: it is of the live side"
+                raise Failure("closing the new side", why, "see `deploy status`")
+            # It looks for the other side's claim once a minute, and a way back may begin before it has.
+            systemd.stop([systemd.GUARD], 20)
         if not CLOSED.exists() and (busy := systemd.running(serving.units(config, "app"))):
             why = f"something serves on it: {', '.join(busy)}"
             raise Failure("closing the new side", why, "see whether it is the live one: deploy status")
@@ -36,6 +40,12 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
     if config["side"] == "old" and config["lead"]:
         postgres.role(str(config["replication"]["password_verifier"]))
     return {"prepared": True}
+
+
+def left() -> bool:
+    """This machine gave its permit in the last move, and has been closed since."""
+    given = fence.load()
+    return CLOSED.exists() and given is not None and given.state == "permitted"
 
 
 def compiled() -> None:
